@@ -1,0 +1,50 @@
+"""mobtk: a mobility toolkit in which papers are plugins."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mobtk._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from mobtk.data.city import make_city as make_city
+    from mobtk.data.city import prepare_city as prepare_city
+    from mobtk.data.dataset import Dataset as Dataset
+    from mobtk.data.prepare import prepare as prepare
+    from mobtk.errors import MobtkError as MobtkError
+    from mobtk.evaluation import evaluate as evaluate
+    from mobtk.evaluation import evaluate_next_place as evaluate_next_place
+    from mobtk.generation import generate as generate
+    from mobtk.plugins import hookimpl as hookimpl
+    from mobtk.recipe import Recipe as Recipe
+    from mobtk.runs import Run as Run
+    from mobtk.runs import build as build
+    from mobtk.schedule import Schedule as Schedule
+    from mobtk.training import train as train
+
+_PUBLIC = {
+    "Dataset": "mobtk.data.dataset",
+    "MobtkError": "mobtk.errors",
+    "Recipe": "mobtk.recipe",
+    "Run": "mobtk.runs",
+    "Schedule": "mobtk.schedule",
+    "build": "mobtk.runs",
+    "evaluate": "mobtk.evaluation",
+    "evaluate_next_place": "mobtk.evaluation",
+    "generate": "mobtk.generation",
+    "hookimpl": "mobtk.plugins",
+    "make_city": "mobtk.data.city",
+    "prepare": "mobtk.data.prepare",
+    "prepare_city": "mobtk.data.city",
+    "train": "mobtk.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public functions when first asked for, so that ``import mobtk`` costs nothing."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'mobtk' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,30 @@
+"""The built-in parts, registered by the same hook and entry-point group as any plugin's."""
+
+from mobtk.plugins import hookimpl
+from mobtk.registry import Registry
+
+
+@hookimpl
+def mobtk_register(registry: Registry) -> None:
+    """Register what mobtk ships."""
+    registry.mapper("grid", "mobtk.mappers.grid:Grid", "Square cells of any size in metres; levels by doubling")
+    registry.mapper("h3", "mobtk.mappers.h3:H3", "Uber's hexagons at any resolution; levels are parents")
+    registry.mapper("places", "mobtk.mappers.places:Places", "Named places (shops, stops): the nearest one; no levels")
+
+    registry.tokenizer("cells", "mobtk.tokenizers.cells:CellTokens", "One token a step: the cell; autoregressive")
+    registry.tokenizer("rvq", "mobtk.tokenizers.rvq:ResidualVQ", "Multi-scale residual codes, coarse to fine")
+
+    registry.backbone(
+        "transformer", "mobtk.backbones.transformer:Transformer", "Pre-norm, rotary, adaptive layer norm on traits"
+    )
+    registry.backbone("gpt2", "mobtk.backbones.gpt2:GPT2", "GPT-2 as published: learned positions, pre-norm")
+    registry.backbone("mamba", "mobtk.backbones.mamba:Mamba", "Selective state space (Mamba-1), linear in length")
+
+    registry.router("none", "mobtk.routers.none:NoRouter", "One expert serves everything")
+    registry.router("input", "mobtk.routers.input:InputRouter", "Top-k experts by the sequence's features, balanced")
+    registry.router("entity", "mobtk.routers.entity:EntityRouter", "Top-k experts by a static embedding of the entity")
+
+    registry.recipe("default", "mobtk.recipe:DEFAULT", "Coarse to fine: grid, rvq, transformer")
+    registry.recipe("autoregressive", "mobtk.recipe:AUTOREGRESSIVE", "Hour by hour: grid, cells, gpt2")
+    registry.recipe("demo", "mobtk.recipe:DEMO", "The default, sized for a few minutes on two cores")
+    registry.recipe("tiny", "mobtk.recipe:TINY", "The default, for tests and tries: trains in seconds")

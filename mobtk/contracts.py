@@ -1,0 +1,234 @@
+"""The contracts: what a part of each kind promises. Read this file first.
+
+A contract is an abstract class and holds no behaviour. A part implements one contract and is final: wrap a
+part, never subclass one. What the data or a neighbour imposes is positional in the constructor (bounds of the
+data, the width, the mapper); what the experimenter chooses is keyword-only with a default, and that signature
+*is* the part's configuration.
+
+What a part *declares* (the class variables below) is read before anything is built or trained, to refuse parts
+that do not fit; the laws of :mod:`mobtk.testing` hold every part to what it promises and declares.
+
+Axis letters: ``B`` batch, ``T`` steps, ``L`` tokens, ``D`` width, ``V`` vocabulary, ``E`` experts, ``N`` nodes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from mobtk.schedule import Schedule
+
+if TYPE_CHECKING:
+    import geopandas
+
+Cells = NDArray[np.int64]
+Degrees = NDArray[np.float64]
+State = dict[str, Any]
+"""What a part keeps between groups while it generates. Starts as the part made it; changed in place."""
+
+
+class SpatialMapper(ABC):
+    """Places on the earth <-> cells ``0 .. n-1``, and coarser levels of the same cells.
+
+    Attributes:
+        n_cells: number of cells at each level, finest first, such as ``(900, 225, 64, 16)``.
+    """
+
+    nested: ClassVar[bool]
+    """Declares that there can be coarser levels."""
+
+    n_cells: tuple[int, ...]
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, lat: ArrayLike, lon: ArrayLike, **options: Any) -> "SpatialMapper":
+        """The mapper that covers these points (WGS84 degrees)."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Plain data such that ``type(self)(**config)`` is the same mapper. Stored as ``mapper.json``."""
+
+    @abstractmethod
+    def encode(self, lat: ArrayLike, lon: ArrayLike) -> Cells:
+        """Finest cell of each point, ``(n,)`` degrees -> ``(n,)``; -1 outside."""
+
+    @abstractmethod
+    def decode(self, cells: ArrayLike, level: int = 0) -> tuple[Degrees, Degrees]:
+        """Latitude and longitude of the centres of cells of a level."""
+
+    @abstractmethod
+    def coarsen(self, cells: ArrayLike, level: int) -> Cells:
+        """The cells of ``level`` that hold the given finest cells; -1 stays -1."""
+
+    @abstractmethod
+    def geometry(self, level: int = 0) -> "geopandas.GeoDataFrame":
+        """The cells of a level, one row a cell in their order, as polygons in EPSG:4326."""
+
+
+class Head(nn.Module, ABC):
+    """From what a backbone says of a token to a distribution over tokens.
+
+    ``inputs`` are what the backbone read at the same place, for heads that say a change relative to it.
+    """
+
+    @abstractmethod
+    def loss(
+        self,
+        hidden: Float[Tensor, "B n D"],
+        inputs: Float[Tensor, "B n D"],
+        tokens: Shaped[Tensor, "B n *C"],
+    ) -> Float[Tensor, "B n"]:
+        """Negative log-likelihood of each token, in nats."""
+
+    @abstractmethod
+    def sample(
+        self,
+        hidden: Float[Tensor, "B n D"],
+        inputs: Float[Tensor, "B n D"],
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        share: Int[Tensor, "n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Shaped[Tensor, "B n *C"]:
+        """Draw each token from its distribution. Temperature 0 takes the most likely one.
+
+        Tokens are drawn independently given ``hidden``; with ``share``, those of one sequence that have the same
+        number there are drawn with the same random numbers, so that they agree as far as their distributions let them.
+        """
+
+
+class Tokenizer(nn.Module, ABC):
+    """Sequences of cells <-> tokens, decided in the order of a schedule.
+
+    Built as ``Tokenizer(mapper, steps, width, **options)``. ``width`` is the ``D`` of its inputs.
+
+    Attributes:
+        schedule: the groups in which the tokens are decided.
+        codec: what the tokenizer's own loss trains; frozen and in eval mode while a generator trains on its
+            tokens. ``None`` where nothing is learned before the generator.
+        head: from backbone outputs to a distribution over tokens.
+    """
+
+    learns: ClassVar[bool]
+    """Declares that there is a ``codec`` to train first."""
+    exact: ClassVar[bool]
+    """Declares that ``decode(encode(x)) == x`` for every sequence, trained or not."""
+    needs_levels: ClassVar[bool]
+    """Declares that the mapper must have coarser levels."""
+
+    schedule: Schedule
+    codec: nn.Module | None
+    head: Head
+
+    @abstractmethod
+    def encode(self, sequences: Int[Tensor, "B T"]) -> Shaped[Tensor, "B L *C"]:
+        """Cells at each step -> tokens."""
+
+    @abstractmethod
+    def decode(self, tokens: Shaped[Tensor, "B L *C"]) -> Int[Tensor, "B T"]:
+        """Tokens -> cells at each step."""
+
+    @abstractmethod
+    def inputs(self, tokens: Shaped[Tensor, "B L *C"]) -> Float[Tensor, "B L D"]:
+        """What the backbone reads when all tokens are given: group ``k`` depends on tokens of groups ``< k`` only."""
+
+    @abstractmethod
+    def next_inputs(self, tokens: Shaped[Tensor, "B l *C"], k: int, state: State) -> Float[Tensor, "B n D"]:
+        """The inputs of group ``k`` alone, given the ``l`` tokens of all groups before it.
+
+        Called for ``k = 0, 1, ...`` in turn with the same ``state``, an empty dictionary at first, in which the
+        tokenizer may keep what it does not want to compute again. Equal to the slice of :meth:`inputs`.
+        """
+
+    @abstractmethod
+    def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+        """Terms of the codec's own loss, to be summed. Empty where nothing learns."""
+
+    @abstractmethod
+    def health(self, sequences: Int[Tensor, "B T"]) -> dict[str, float]:
+        """How well the tokens carry these sequences: at least ``accuracy``, the share of steps decoded right."""
+
+
+class Backbone(nn.Module, ABC):
+    """Mixes a sequence and keeps its shape. The output at group ``k`` depends on inputs of groups ``<= k`` only.
+
+    Built as ``Backbone(width, **options)``.
+    """
+
+    uses_condition: ClassVar[bool]
+    """Declares that ``cond`` steers every layer. Where it does not, the generator adds it to every input instead."""
+
+    max_tokens: int | None = None
+    """The longest sequence it can read, where there is a limit."""
+
+    auxiliary_loss: Tensor | None = None
+    """What the last training pass adds to the loss (balance of experts), where there is such a thing."""
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Float[Tensor, "B n D"],
+        schedule: Schedule,
+        cond: Float[Tensor, "B D"] | None = None,
+        state: State | None = None,
+    ) -> Float[Tensor, "B n D"]:
+        """All tokens at once, or, with a ``state``, the next group only; the results are equal."""
+
+    @abstractmethod
+    def new_state(self, batch: int, schedule: Schedule) -> State:
+        """Room for a generation of ``batch`` sequences, allocated once for the whole schedule."""
+
+
+@dataclass
+class Routing:
+    """Which experts serve which sequence.
+
+    Args:
+        weights: ``(M, K)``, rows sum to 1.
+        experts: ``(M, K)``, the ``K`` different experts of each of the ``M`` sequences.
+        loss: a term for the training loss that keeps the experts in balance, or ``None``.
+    """
+
+    weights: Float[Tensor, "M K"]
+    experts: Int[Tensor, "M K"]
+    loss: Float[Tensor, ""] | None = None
+
+
+class Router(nn.Module, ABC):
+    """Which experts serve which sequence. Built as ``Router(n_experts, width, **options)``."""
+
+    max_experts: ClassVar[int | None]
+    """Declares the largest number of experts it can serve."""
+    needs_entity: ClassVar[bool]
+    """Declares that it routes by an embedding of the entity (a home, a sensor)."""
+
+    @abstractmethod
+    def forward(self, entity: Float[Tensor, "M D"] | None, features: Float[Tensor, "M n D"]) -> Routing:
+        """Route by the entity's embedding, or by the features of the first group of its sequence."""
+
+
+class Mixer(nn.Module, ABC):
+    """Mixes over the places of a field: graph convolutions and the like. Built as ``Mixer(width, **options)``."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "B T N D Q"], entity: Float[Tensor, "N S"]) -> Float[Tensor, "B T N D Q"]:
+        """Mix over the ``N`` places; ``entity`` holds an embedding of each."""
+
+
+CONTRACTS: Mapping[str, type] = {
+    "mapper": SpatialMapper,
+    "tokenizer": Tokenizer,
+    "backbone": Backbone,
+    "router": Router,
+    "mixer": Mixer,
+}
+"""The contract that a part of each kind signs."""

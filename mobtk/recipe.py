@@ -1,0 +1,172 @@
+"""A recipe: the parts of one model, their options and how it is trained. Plain data, TOML on disk."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import tomli_w
+from msgspec import Meta, Struct, field
+
+from mobtk.errors import BadInput
+
+Positive = Annotated[int, Meta(gt=0)]
+Rate = Annotated[float, Meta(gt=0)]
+
+
+class Part(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A part by name, with options of its constructor."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Stage(Struct, forbid_unknown_fields=True):
+    """How one stage is trained.
+
+    Args:
+        epochs: passes over the training split at most.
+        batch: sequences a step, over all ranks and accumulated micro-batches together.
+        accumulate: micro-batches a step is split into, to need less memory for the same result.
+        lr: peak learning rate of AdamW; rises over the first ``warmup`` share of the steps, then falls by half a
+            cosine to a tenth.
+        weight_decay: of matrices; vectors have none.
+        clip: largest norm of the gradient.
+        patience: epochs without a better validation figure after which training stops.
+    """
+
+    epochs: Positive = 30
+    batch: Positive = 64
+    accumulate: Positive = 1
+    lr: Rate = 1e-3
+    warmup: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    clip: Rate = 1.0
+    patience: Positive = 5
+
+
+class Training(Struct, forbid_unknown_fields=True):
+    """The two stages, the seed of everything random, and the number format of matrix products.
+
+    ``precision`` is ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the processor multiplies it natively.
+    """
+
+    seed: int = 0
+    precision: Annotated[str, Meta(pattern="^(auto|float32|bfloat16)$")] = "auto"
+    tokenizer: Stage = field(default_factory=Stage)
+    generator: Stage = field(default_factory=Stage)
+
+
+class Recipe(Struct, forbid_unknown_fields=True):
+    """The parts of one model.
+
+    Args:
+        task: ``generate`` (sequences of places).
+        width: ``D``, the width of backbone, inputs and condition.
+        experts: backbones the router chooses among; 1 needs no router.
+        traits: what is known of a person before generation, as columns of the dataset.
+        source: the paper, or what it was made from.
+    """
+
+    task: Annotated[str, Meta(pattern="^generate$")] = "generate"
+    source: str = ""
+    width: Positive = 128
+    mapper: Part = field(default_factory=lambda: Part("grid"))
+    tokenizer: Part = field(default_factory=lambda: Part("rvq"))
+    backbone: Part = field(default_factory=lambda: Part("transformer"))
+    router: Part = field(default_factory=lambda: Part("none"))
+    experts: Positive = 1
+    traits: tuple[str, ...] = ("home", "work", "cluster")
+    training: Training = field(default_factory=Training)
+
+    def change(self, key: str, value: Any) -> "Recipe":
+        """A copy with one setting changed, by a dotted key such as ``training.generator.epochs``.
+
+        ``tokenizer.codes`` is short for ``tokenizer.options.codes``; a part's name (``backbone = "mamba"``)
+        replaces the part and its options.
+
+        Raises:
+            BadInput: there is no such setting, or the value does not fit it.
+        """
+        tree = msgspec.to_builtins(self)
+        *path, last = key.split(".")
+        if path and path[0] in PARTS and (path[1:] or last) not in ("name", "options", ["options"]):
+            path = [path[0], "options", *path[1:]]
+        node = tree
+        for step in path:
+            node = node.setdefault(step, {}) if isinstance(node, dict) else {}
+        if not path and last in PARTS and isinstance(value, str):
+            value = {"name": value}
+        node[last] = value
+        return _convert(tree, f"setting {key!r}")
+
+    def dumps(self) -> str:
+        """The recipe as TOML."""
+        return tomli_w.dumps(msgspec.to_builtins(self))
+
+    @classmethod
+    def loads(cls, text: str, origin: str = "recipe") -> "Recipe":
+        """A recipe from TOML.
+
+        Raises:
+            BadInput: it is no TOML, or has settings that are unknown or out of range.
+        """
+        try:
+            tree = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadInput(f"{origin} is not valid TOML: {error}") from None
+        return _convert(tree, origin)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Recipe":
+        """A recipe from a TOML file."""
+        return cls.loads(Path(path).read_text(encoding="utf-8"), str(path))
+
+
+PARTS = ("mapper", "tokenizer", "backbone", "router")
+
+
+def _convert(tree: Any, origin: str) -> Recipe:
+    try:
+        return msgspec.convert(tree, Recipe)
+    except msgspec.ValidationError as error:
+        raise BadInput(f"{origin}: {error}") from None
+
+
+SPARSE_CODES = {"pool": "medoid", "up": "nearest", "rate": 0.02}
+"""Options of ``rvq`` that leave most of the fine tokens with nothing to say, so that they are easy to foretell."""
+
+DEFAULT = Recipe(
+    source="M-STAR's shape (Luo et al. 2025, https://arxiv.org/abs/2512.07314) with mobtk's parts",
+    tokenizer=Part("rvq", SPARSE_CODES),
+    training=Training(tokenizer=Stage(epochs=10, batch=32), generator=Stage(epochs=40, batch=32, lr=2e-3)),
+)
+AUTOREGRESSIVE = Recipe(
+    source="GPT-2 over cells, step by step (Radford et al. 2019)",
+    tokenizer=Part("cells"),
+    backbone=Part("gpt2"),
+    training=Training(generator=Stage(epochs=40, batch=32, lr=1e-3)),
+)
+DEMO = Recipe(
+    source="the default, sized for a few minutes on two cores",
+    width=64,
+    tokenizer=Part("rvq", {"lengths": [1, 7, 168], "turns": 24, "codes": 1024, "code_width": 2, "depth": 0, **SPARSE_CODES}),
+    backbone=Part("transformer", {"depth": 2, "heads": 2, "dropout": 0.05}),
+    training=Training(
+        precision="float32",
+        tokenizer=Stage(epochs=2, batch=16),
+        generator=Stage(epochs=5, batch=16, lr=5e-3),
+    ),
+)
+TINY = Recipe(
+    source="the default, for tests and tries: seconds on one core, and nothing to be proud of",
+    width=16,
+    tokenizer=Part("rvq", {"lengths": [1, 7, 28], "codes": 64, "code_width": 2, "depth": 0, **SPARSE_CODES}),
+    backbone=Part("transformer", {"depth": 1, "heads": 2}),
+    training=Training(
+        precision="float32",
+        tokenizer=Stage(epochs=2, batch=32, lr=1e-2),
+        generator=Stage(epochs=2, batch=32, lr=1e-2),
+    ),
+)
