@@ -1,0 +1,173 @@
+"""A dataset on disk: sequences of cells, their traits and split, the mapper, and how they came about.
+
+A folder of ``dataset.toml`` (what, where from, funnel, versions), ``mapper.json`` and ``sequences.parquet``.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+from msgspec import Struct, field
+from numpy.typing import NDArray
+
+from mobtk._version import __version__
+from mobtk.contracts import SpatialMapper
+from mobtk.data.funnel import Loss
+from mobtk.errors import BadInput
+from mobtk.plugins import registry
+from mobtk.storage import PathLike, new_folder, write_text
+
+SPLITS = ("train", "valid", "test")
+
+
+class Info(Struct, omit_defaults=True):
+    """What ``dataset.toml`` holds.
+
+    Args:
+        name: of the dataset.
+        sources: files it was made from.
+        licence: of the data, as far as told.
+        step: duration of a step such as ``1h``, or ``event`` where a step is a visit.
+        steps: ``T``, steps of a sequence.
+        steps_per_day: steps of a day; ``steps`` where a step is a visit.
+        trait_sizes: number of values of each trait.
+        settings: the arguments of the preparation.
+        split: rows in each split.
+        funnel: what each step of the preparation lost.
+        mobtk: version that wrote it.
+    """
+
+    name: str
+    step: str
+    steps: int
+    steps_per_day: int
+    trait_sizes: dict[str, int]
+    sources: list[str] = field(default_factory=list)
+    licence: str = "not stated"
+    settings: dict[str, Any] = field(default_factory=dict)
+    split: dict[str, int] = field(default_factory=dict)
+    funnel: list[Loss] = field(default_factory=list)
+    mobtk: str = __version__
+
+
+class Dataset:
+    """Sequences of cells with their traits and split, read from a folder.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        BadInput: it is no dataset, or one of its files is damaged.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        if not (self.path / "dataset.toml").is_file():
+            raise BadInput(f"{path} is not a dataset (it has no dataset.toml); make one with: mobtk data prepare")
+        try:
+            tree = tomllib.loads((self.path / "dataset.toml").read_text(encoding="utf-8"))
+            self.info = msgspec.convert(tree, Info)
+            self.mapper_spec: dict[str, Any] = json.loads((self.path / "mapper.json").read_text(encoding="utf-8"))
+            table = pq.read_table(self.path / "sequences.parquet", memory_map=True)
+        except (OSError, ValueError, pa.ArrowException, msgspec.ValidationError) as error:
+            raise BadInput(f"dataset {path} is damaged: {_first_line(error)}; prepare it again") from None
+        self._table = table.combine_chunks()
+
+    @property
+    def cells(self) -> NDArray[np.int32]:
+        """``(rows, T)`` finest cell of each step."""
+        return list_column(self._table, "cells")
+
+    @property
+    def users(self) -> NDArray[Any]:
+        """``(rows,)`` whose sequence it is."""
+        return self._table["user"].to_numpy()
+
+    @property
+    def starts(self) -> NDArray[np.datetime64]:
+        """``(rows,)`` local time of the first step."""
+        return self._table["start"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Any other column of ``sequences.parquet``, such as the planted truth of the built-in city."""
+        if name not in self._table.column_names:
+            raise BadInput(f"dataset {self.path} has no column {name!r}; it has {', '.join(self._table.column_names)}")
+        return self._table[name].to_numpy()
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Row numbers of a split: ``train``, ``valid`` or ``test``."""
+        if split not in SPLITS:
+            raise BadInput(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
+        return np.flatnonzero(self._table["split"].to_numpy(zero_copy_only=False) == split)
+
+    def traits(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """``(rows, len(names))`` values of traits."""
+        for name in names:
+            if name not in self.info.trait_sizes:
+                raise BadInput(
+                    f"dataset {self.path} has no trait {name!r}; it has {', '.join(self.info.trait_sizes) or 'none'}"
+                )
+        columns = [self._table[name].to_numpy().astype(np.int64) for name in names]
+        return np.column_stack(columns) if columns else np.zeros((len(self), 0), np.int64)
+
+    def mapper(self) -> SpatialMapper:
+        """The spatial mapper its cells belong to."""
+        mapper: SpatialMapper = registry().find("mapper", self.mapper_spec["name"]).load()(**self.mapper_spec["config"])
+        return mapper
+
+    @classmethod
+    def write(
+        cls,
+        path: PathLike,
+        info: Info,
+        mapper: tuple[str, SpatialMapper],
+        cells: NDArray[np.int64],
+        columns: Mapping[str, Any],
+        *,
+        replace: bool = False,
+    ) -> Self:
+        """Write a dataset folder, whole or not at all.
+
+        Args:
+            path: the folder, which must not exist unless ``replace``.
+            info: what goes into ``dataset.toml``.
+            mapper: full name and instance.
+            cells: ``(rows, T)``.
+            columns: ``user``, ``start``, ``split``, the traits, and whatever else is worth keeping.
+            replace: replace an existing folder.
+        """
+        info.split = {s: int(np.sum(np.asarray(columns["split"]) == s)) for s in SPLITS}
+        table = pa.table({**columns, "cells": fixed_list(cells)})
+        with new_folder(path, replace=replace) as folder:
+            pq.write_table(table, folder / "sequences.parquet", compression="zstd", row_group_size=65_536)
+            write_text(folder / "mapper.json", json.dumps({"name": mapper[0], "config": mapper[1].config()}))
+            write_text(folder / "dataset.toml", tomli_w.dumps(msgspec.to_builtins(info)))
+        return cls(path)
+
+
+def fixed_list(cells: NDArray[np.int64]) -> pa.FixedSizeListArray:
+    """``(rows, T)`` as an Arrow column of lists of fixed size."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(cells.astype(np.int32).ravel()), cells.shape[1])
+
+
+def list_column(table: pa.Table, name: str) -> NDArray[np.int32]:
+    """An Arrow column of lists of one size as ``(rows, T)``."""
+    column = table[name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    values = column.flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1) if len(column) else values.reshape(0, 0)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
