@@ -1,0 +1,135 @@
+"""A transformer for any schedule: pre-norm, rotary positions, adaptive layer norm on a condition."""
+
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobtk.backbones.attention import KeyValueCache, attend, new_state, rotate, split_heads
+from mobtk.contracts import Backbone, State
+from mobtk.errors import BadInput
+from mobtk.schedule import Schedule
+
+Modulation = tuple[Tensor, Tensor, Tensor]
+
+
+@final
+class Transformer(Backbone):
+    """Pre-norm transformer (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Xiong et al. 2020).
+
+    Where M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314) and DiT (Peebles and Xie 2023) condition by
+    scale, shift and gate, the gate here is ``1 + g``: without a condition, or before anything is learned, a block is
+    a plain pre-norm block. As in M-STAR one modulation serves all blocks.
+
+    Args:
+        depth: blocks.
+        heads: attention heads; must divide the width into even parts.
+        ff: hidden width of the feed-forward layer, as a multiple of the width.
+        dropout: on both branches, while training.
+        adaptive: scale, shift and gate by the condition; else the condition is added to the inputs.
+        base: of the rotary angles, in steps.
+    """
+
+    uses_condition: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        depth: int = 4,
+        heads: int = 4,
+        ff: float = 4.0,
+        dropout: float = 0.0,
+        adaptive: bool = True,
+        base: float = 10_000.0,
+    ) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise BadInput(f"a transformer of width {width} cannot have {heads} heads of even size; try --set heads=4")
+        self.base = base
+        self.uses_condition = adaptive  # type: ignore[misc]
+        self.blocks = nn.ModuleList(_Block(width, heads, int(ff * width), dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, elementwise_affine=not adaptive)
+        self.modulate = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 8 * width))
+        if adaptive:
+            nn.init.zeros_(self.modulate[2].weight)
+            nn.init.zeros_(self.modulate[2].bias)
+        else:
+            del self.modulate
+        residual = 0.02 / (2 * depth) ** 0.5
+        for block in self.blocks:
+            for name, weight in block.named_parameters():
+                if name.endswith("weight") and weight.ndim == 2:
+                    nn.init.normal_(weight, std=residual if "out" in name else 0.02)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B n D"],
+        schedule: Schedule,
+        cond: Float[Tensor, "B D"] | None = None,
+        state: State | None = None,
+    ) -> Float[Tensor, "B n D"]:
+        """See :class:`~mobtk.contracts.Backbone`."""
+        at = state["at"] if state else 0
+        time = schedule.time(x.device)[at : at + x.shape[1]]
+        attention = feed_forward = None
+        last_scale: Tensor | float = 0.0
+        last_shift: Tensor | float = 0.0
+        if cond is not None and self.uses_condition:
+            if state is None or "modulation" not in state:
+                modulation = self.modulate(cond)[:, None].chunk(8, dim=-1)
+                if state is not None:
+                    state["modulation"] = modulation
+            else:
+                modulation = state["modulation"]
+            attention, feed_forward, (last_scale, last_shift) = modulation[:3], modulation[3:6], modulation[6:]
+        for i, block in enumerate(self.blocks):
+            cache = state["caches"][i] if state else None
+            x = block(x, schedule, time, self.base, attention, feed_forward, cache, at)
+        if state:
+            state["at"] = at + x.shape[1]
+        return self.norm(x) * (1 + last_scale) + last_shift
+
+    def new_state(self, batch: int, schedule: Schedule) -> State:
+        """See :class:`~mobtk.contracts.Backbone`."""
+        return new_state(batch, schedule, len(self.blocks))
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.p = heads, dropout
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm_ff = nn.LayerNorm(width)
+        self.ff_in = nn.Linear(width, hidden)
+        self.ff_out = nn.Linear(hidden, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B n D"],
+        schedule: Schedule,
+        time: Float[Tensor, "n"],
+        base: float,
+        attention: Modulation | None,
+        feed_forward: Modulation | None,
+        cache: KeyValueCache | None,
+        at: int,
+    ) -> Float[Tensor, "B n D"]:
+        p = self.p if self.training else 0.0
+        h, gate = _modulated(self.norm_attention(x), attention)
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(h).chunk(3, dim=-1))
+        h = attend(rotate(q, time, base), rotate(k, time, base), v, schedule, cache, at, p)
+        x = x + gate * F.dropout(self.attention_out(h), p)
+        h, gate = _modulated(self.norm_ff(x), feed_forward)
+        return x + gate * F.dropout(self.ff_out(F.gelu(self.ff_in(h))), p)
+
+
+def _modulated(x: Tensor, modulation: Modulation | None) -> tuple[Tensor, Tensor | float]:
+    if modulation is None:
+        return x, 1.0
+    gate, scale, shift = modulation
+    return torch.addcmul(x + shift, x, scale), 1 + gate

@@ -1,0 +1,344 @@
+"""Multi-scale residual quantisation: a week as a few coarse codes, then finer and finer corrections."""
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobtk.backbones.transformer import Transformer
+from mobtk.contracts import SpatialMapper, State, Tokenizer
+from mobtk.errors import BadInput
+from mobtk.mappers.embedding import cell_embedding
+from mobtk.schedule import Schedule
+from mobtk.tokenizers.codebook import Codebook
+from mobtk.tokenizers.heads import CodebookHead
+
+REFERENCE_LENGTHS = (1, 7, 14, 28, 56, 84, 112, 168)
+"""M-STAR's scales for a week of hours: 470 tokens in 8 passes."""
+
+
+def default_lengths(steps: int) -> tuple[int, ...]:
+    """M-STAR's scales in proportion to another number of steps; for 168 they are M-STAR's."""
+    return tuple(sorted({max(1, round(n * steps / 168)) for n in REFERENCE_LENGTHS}))
+
+
+@final
+class ResidualVQ(Tokenizer):
+    """The tokenizer of M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314), with VAR's error feedback.
+
+    Each scale ``k`` looks at the sequence on its own spatial level (coarse cells for the first, short scales) and
+    quantises, averaged to ``n_k`` tokens, what the scales before have not said. A running feature ``F`` at full
+    resolution starts at zero and gains ``phi_k(up(code))`` at every scale.
+
+    Where it differs from M-STAR:
+
+    * the residual is taken against the *quantised* running feature, as in VAR (Tian et al. 2024,
+      https://arxiv.org/abs/2404.02905, algorithms 1 and 2), so that a scale sees and repairs the error of those
+      before it, and scales are summed at full resolution;
+    * cells begin as their coordinates rather than as random vectors, so that residuals are displacements, and a cell
+      is decoded as the one nearest to the running feature. After 75 steps 99 % of the hours are decoded
+      right, and 72 % with random vectors (docs/results/core.md);
+    * codes are learned by moving averages, by Euclidean distance, and dead ones are revived; with a ``rate`` common
+      codes are preferred, which makes tokens easier to foretell;
+    * ``phi`` is the feature plus a convolution of it that begins at zero; encoder and decoder are pre-norm with
+      rotary positions, begin switched off, and encode each distinct level once;
+    * gradients pass straight through each scale to the spatial level it read.
+
+    Args:
+        lengths: tokens of each scale, coarse to fine, any numbers up to the number of steps; M-STAR's in proportion
+            to the steps by default.
+        codes: ``V``, one codebook for all scales.
+        code_width: length of a code and the width of encoder and decoder.
+        depth: blocks of the encoder, and of the decoder; 0 has neither.
+        heads: attention heads of both.
+        commitment: weight of the encoder's loss for straying from its codes.
+        decay: of the codebook's moving averages.
+        revive: uses per step under which a code is dead.
+        rate: what a nat of a code's rareness costs, in squared distances between neighbouring cells (entropy-constrained
+            quantisation, Chou et al. 1989, https://doi.org/10.1109/29.17498); 0 takes the nearest code.
+        pool: what a token sees of its steps: their ``mean``, as in M-STAR, or their ``medoid``: the step nearest to all
+            others, so where a person mostly is, which leaves nothing to correct in most of the finer tokens.
+        up: how a token is spread over its steps: ``cubic``, as in M-STAR, or ``nearest``, because people stay.
+        turns: passes in which the last scale is decided: at once, as in M-STAR, or every ``turns``-th step together,
+            each knowing where the step before was sent. 24 takes the hours in turn and the days side by side. Tokens
+            that are decided at once cannot agree; where the coarse scales leave much open, turns let them.
+        dropout: of encoder and decoder, while they train.
+    """
+
+    learns: ClassVar[bool] = True
+    exact: ClassVar[bool] = False
+    needs_levels: ClassVar[bool] = True
+
+    codec: "Codec"
+
+    def __init__(
+        self,
+        mapper: SpatialMapper,
+        steps: int,
+        width: int,
+        *,
+        lengths: Sequence[int] | None = None,
+        codes: int = 1024,
+        code_width: int = 4,
+        depth: int = 1,
+        heads: int = 2,
+        commitment: float = 0.25,
+        decay: float = 0.95,
+        revive: float = 0.1,
+        rate: float = 0.0,
+        pool: str = "mean",
+        up: str = "cubic",
+        turns: int = 1,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        lengths = tuple(lengths or default_lengths(steps))
+        if pool not in ("mean", "medoid") or up not in ("cubic", "nearest"):
+            raise BadInput(f"rvq: pool is mean or medoid and up is cubic or nearest, not pool={pool!r}, up={up!r}")
+        if min(lengths) < 1 or max(lengths) > steps:
+            raise BadInput(f"rvq: lengths={list(lengths)} must lie in 1..{steps}, the steps of a sequence")
+        if turns > 1 and (lengths[-1] != steps or turns > steps):
+            raise BadInput(f"rvq: turns={turns} wants a last scale of {steps} tokens, one a step, and at most as many turns")
+        whole = Schedule.coarse_to_fine(lengths, steps)
+        # tokens of the last scale in the order of their turns; those of one turn stand `turns` steps apart
+        last = torch.arange(lengths[-1])
+        self.register_buffer("order", torch.argsort(last % turns, stable=True), persistent=False)
+        at_once = whole.times[: -lengths[-1]]
+        self.schedule = Schedule(
+            (*lengths[:-1], *torch.bincount(last % turns).tolist()),
+            (*at_once, *(whole.times[len(at_once) + i] for i in self.order.tolist())),
+        )
+        self.register_buffer("scale_of", whole.group_of(), persistent=False)
+        self.turns = turns
+        self.codec = Codec(
+            mapper,
+            steps,
+            lengths,
+            Codebook(codes, code_width, decay=decay, revive=revive, rate=rate * 12 / mapper.n_cells[0]),
+            Transformer(code_width, depth=depth, heads=heads, dropout=dropout, adaptive=False) if depth else None,
+            Transformer(code_width, depth=depth, heads=heads, dropout=dropout, adaptive=False) if depth else None,
+            commitment,
+            pool,
+            up,
+        )
+        learned = width - 2 * code_width
+        if learned < 1:
+            raise BadInput(
+                f"rvq: a width of {width} cannot hold two codes of {code_width}; lower --set tokenizer.code_width"
+            )
+        self.read = nn.Linear(2 * code_width, learned)
+        self.scale = nn.Parameter(torch.randn(len(lengths), learned) * 0.3)
+        self.when = nn.Parameter(torch.randn(sum(lengths), learned) * 0.3)
+        self.head = CodebookHead(width, self.codec.codebook)
+
+    def encode(self, sequences: Int[Tensor, "B T"]) -> Int[Tensor, "B L"]:
+        """See :class:`~mobtk.contracts.Tokenizer`."""
+        *coarse, finest = self.codec.quantise(sequences)[0]
+        return torch.cat([*coarse, finest[:, self.order]], dim=1)
+
+    def decode(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B T"]:
+        """See :class:`~mobtk.contracts.Tokenizer`."""
+        *_, running = self.codec.replay(self._by_scale(tokens))
+        return self.codec.places(running).argmax(-1)
+
+    def inputs(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """The running feature before each scale, averaged to the length of that scale."""
+        codes = self._by_scale(tokens)
+        *before, _ = self.codec.replay(codes)
+        coarse = [self.codec.shrink(k, running) for k, running in enumerate(before[:-1])]
+        finest = self.codec.shrink(len(before) - 1, before[-1])
+        behind = self._behind(finest, self.codec.codebook.table[codes[-1]])
+        here = torch.cat([*coarse, finest[:, self.order]], dim=1)
+        nothing = here.new_zeros(len(here), here.shape[1] - finest.shape[1], here.shape[2])
+        return self._input(here, torch.cat([nothing, behind[:, self.order]], dim=1), slice(None))
+
+    def next_inputs(self, tokens: Int[Tensor, "B l"], k: int, state: State) -> Float[Tensor, "B n D"]:
+        """See :class:`~mobtk.contracts.Tokenizer`."""
+        group, first_turn = self.schedule.group(k), len(self.codec.lengths) - 1
+        if k == 0:
+            state["running"] = self.codec.silence(len(tokens))
+        elif k <= first_turn:
+            state["running"] = self.codec.add(k - 1, state["running"], tokens[:, self.schedule.group(k - 1)])
+        here = self.codec.shrink(min(k, first_turn), state["running"])
+        if k < first_turn:
+            return self._input(here, torch.zeros_like(here), group)
+        if k == first_turn:
+            state["said"] = torch.zeros_like(here)
+        else:
+            decided = tokens[:, self.schedule.group(k - 1)]
+            state["said"][:, k - 1 - first_turn :: self.turns] = self.codec.codebook.table[decided]
+        turn = slice(k - first_turn, None, self.turns)
+        return self._input(here[:, turn], self._behind(here, state["said"])[:, turn], group)
+
+    def _by_scale(self, tokens: Int[Tensor, "B L"]) -> list[Int[Tensor, "B _"]]:
+        """The codes of each scale, in the order of time."""
+        *coarse, finest = tokens.split(self.codec.lengths, dim=1)
+        return [*coarse, finest[:, self.order.argsort()]]
+
+    def _behind(self, here: Float[Tensor, "B n d"], said: Float[Tensor, "B n d"]) -> Float[Tensor, "B n d"]:
+        """How far, from where each step of the last scale stands, the step before it was sent; 0 in the first turn."""
+        behind = torch.zeros_like(here)
+        behind[:, 1:] = here[:, :-1] + said[:, :-1] - here[:, 1:]
+        behind[:, :: self.turns] = 0
+        return behind
+
+    def _input(self, here: Float[Tensor, "B n d"], behind: Float[Tensor, "B n d"], tokens: slice) -> Float[Tensor, "B n D"]:
+        """Where it stands and where the step before is, as they are; then what is learned of them, scale and place."""
+        given = torch.cat([here, behind], dim=-1)
+        return torch.cat([given, self.read(given) + self.when[tokens] + self.scale[self.scale_of[tokens]]], dim=-1)
+
+    def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+        """Cross-entropy of the decoded cells, and commitment."""
+        _, running, commit = self.codec.quantise(sequences)
+        logits = self.codec.places(running)
+        return {"cells": F.cross_entropy(logits.flatten(0, 1), sequences.flatten().long()), "commit": commit}
+
+    @torch.no_grad()
+    def health(self, sequences: Int[Tensor, "B T"]) -> dict[str, float]:
+        """Share of steps decoded right, codes in use, and their perplexity: over all scales and scale by scale."""
+        tokens = self.encode(sequences)
+        report = {"accuracy": (self.decode(tokens) == sequences).float().mean().item()}
+        report |= {f"codes_{k}": v for k, v in _use(tokens, self.head.vocabulary).items()}
+        for k, codes in enumerate(self._by_scale(tokens)):
+            report[f"perplexity_scale_{k}"] = _use(codes, self.head.vocabulary)["perplexity"]
+        return report
+
+
+def _use(tokens: Int[Tensor, "B l"], codes: int) -> dict[str, float]:
+    counts = torch.bincount(tokens.flatten(), minlength=codes).double()
+    p = counts / counts.sum()
+    return {"used": float((counts > 0).sum()), "perplexity": float(torch.exp(-torch.xlogy(p, p).sum()))}
+
+
+@final
+class Codec(nn.Module):
+    """Encoder, codebook and decoder: what the tokenizer's own training learns."""
+
+    def __init__(
+        self,
+        mapper: SpatialMapper,
+        steps: int,
+        lengths: Sequence[int],
+        codebook: Codebook,
+        encoder: Transformer | None,
+        decoder: Transformer | None,
+        commitment: float,
+        pool: str,
+        up: str,
+    ) -> None:
+        super().__init__()
+        width = codebook.table.shape[1]
+        n_levels, n_scales = len(mapper.n_cells), len(lengths)
+        self.lengths, self.steps, self.commitment = tuple(lengths), steps, commitment
+        # the coarsest scales read the coarsest level, the finest the finest cells: M-STAR's pairing, as intended
+        self.level_of = [(n_scales - 1 - k) * n_levels // n_scales for k in range(n_scales)]
+        self.levels = sorted(set(self.level_of))
+        self.embed = nn.ModuleList(cell_embedding(mapper, level, width) for level in self.levels)
+        for level in self.levels:
+            parents = torch.as_tensor(mapper.coarsen(range(mapper.n_cells[0]), level))
+            self.register_buffer(f"parents_{level}", parents, persistent=False)
+        for k, n in enumerate(lengths):
+            # going from steps to tokens and back are two fixed matrices a scale
+            down = F.adaptive_avg_pool1d(torch.eye(steps)[None], n)[0].T
+            if up == "cubic":
+                eye = torch.eye(n)[None, None]
+                spread = F.interpolate(eye, size=(steps, n), mode="bicubic", align_corners=False)[0, 0]
+            else:
+                spread = F.interpolate(torch.eye(n)[None], size=steps, mode="nearest-exact")[0].T
+            self.register_buffer(f"down_{k}", down.contiguous(), persistent=False)
+            self.register_buffer(f"up_{k}", spread.contiguous(), persistent=False)
+            # for medoids: the steps of each token, its middle step again where it has fewer than others
+            edges = torch.arange(n + 1) * steps
+            first, last = edges[:-1] // n, (edges[1:] + n - 1) // n
+            index = first[:, None] + torch.arange(int((last - first).max()))
+            index = torch.where(index < last[:, None], index, (first + last)[:, None] // 2)
+            self.register_buffer(f"window_{k}", index, persistent=False)
+        self.pool = pool
+        self.whole = Schedule.coarse_to_fine([steps], steps)
+        self.encoder, self.decoder, self.codebook = encoder, decoder, codebook
+        self.phi = nn.ModuleList(nn.Conv1d(width, width, 3, padding=1) for _ in lengths)
+        for phi in self.phi:
+            nn.init.zeros_(phi.weight)
+            nn.init.zeros_(phi.bias)
+        self.when = nn.Parameter(torch.randn(steps, width) * 0.02)
+        # cells lie about (12 / n) ** 0.5 apart: a neighbour begins e ** -4 times as likely
+        self.sharpness = nn.Parameter(torch.tensor(mapper.n_cells[0] / 3.0).log())
+        self.context = nn.Parameter(torch.zeros(2))
+
+    def features(self, sequences: Int[Tensor, "B T"]) -> list[Float[Tensor, "B T d"]]:
+        """The encoded sequence on the level that each scale reads; levels share one encoder."""
+        rows = []
+        for embed, level in zip(self.embed, self.levels, strict=True):
+            parents: Tensor = getattr(self, f"parents_{level}")
+            rows.append(embed(parents[sequences.long()]))
+        stacked = torch.cat(rows)
+        if self.encoder is not None:
+            stacked = stacked + self.context[0] * self.encoder(stacked + self.when, self.whole)
+        encoded = stacked.chunk(len(rows))
+        return [encoded[self.levels.index(level)] for level in self.level_of]
+
+    def quantise(
+        self, sequences: Int[Tensor, "B T"]
+    ) -> tuple[list[Int[Tensor, "B _"]], Float[Tensor, "B T d"], Float[Tensor, ""]]:
+        """Codes of all scales, the running feature after the last, and the commitment loss."""
+        running = self.silence(len(sequences))
+        codes, residuals, commit = [], [], torch.zeros((), device=running.device)
+        for k, feature in enumerate(self.features(sequences)):
+            gap = feature - running.detach()
+            residual = (self.medoid(k, gap) if self.pool == "medoid" else self.shrink(k, gap)).float()
+            code = self.codebook.nearest(residual.detach())
+            chosen = self.codebook.table[code]
+            commit = commit + (residual - chosen).square().sum(-1).mean()
+            running = self.refine(k, running, residual + (chosen - residual).detach())
+            codes.append(code)
+            residuals.append(residual.detach().flatten(0, 1))
+        if self.training:
+            self.codebook.update(torch.cat(residuals), torch.cat([c.flatten() for c in codes]))
+        # in the unit of the logits, so that it weighs the same whatever the scale of the map
+        return codes, running, self.commitment * self.sharpness.exp().detach() * commit / len(codes)
+
+    def silence(self, batch: int) -> Float[Tensor, "B T d"]:
+        """The running feature before anything is said."""
+        return self.when.new_zeros(batch, *self.when.shape)
+
+    def shrink(self, k: int, feature: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
+        """Average over the time of each token of scale ``k``."""
+        down: Tensor = getattr(self, f"down_{k}")
+        return down.to(feature.dtype) @ feature
+
+    def medoid(self, k: int, feature: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
+        """Of the steps of each token of scale ``k``, the one nearest to all others; the first among equals."""
+        window: Tensor = getattr(self, f"window_{k}")
+        steps = feature[:, window]
+        with torch.no_grad():
+            best = torch.cdist(steps, steps).sum(-1).argmin(-1)
+        return steps.gather(2, best[..., None, None].expand(-1, -1, 1, steps.shape[-1]))[:, :, 0]
+
+    def refine(self, k: int, running: Float[Tensor, "B T d"], code: Float[Tensor, "B n d"]) -> Float[Tensor, "B T d"]:
+        """The running feature with what scale ``k`` says."""
+        up: Tensor = getattr(self, f"up_{k}")
+        said = up.to(code.dtype) @ code
+        return running + said + self.phi[k](said.transpose(1, 2)).transpose(1, 2)
+
+    def add(self, k: int, running: Float[Tensor, "B T d"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B T d"]:
+        """The same, from the ids of the codes."""
+        return self.refine(k, running, self.codebook.table[codes])
+
+    def replay(self, codes: Sequence[Int[Tensor, "B _"]]) -> Iterator[Float[Tensor, "B T d"]]:
+        """The running feature before each scale, and after the last one."""
+        running = self.silence(len(codes[0]))
+        yield running
+        for k, of_scale in enumerate(codes):
+            running = self.add(k, running, of_scale)
+            yield running
+
+    def places(self, running: Float[Tensor, "B T d"]) -> Float[Tensor, "B T cells"]:
+        """Logits over the finest cells at each step."""
+        if self.decoder is not None:
+            running = running + self.context[1] * self.decoder(running + self.when, self.whole)
+        cells = self.embed[0].weight  # level 0, the finest, is always read by the last scale
+        nearness = running @ cells.T - 0.5 * cells.square().sum(-1)  # less half |running|^2, which changes nothing
+        return (2 * self.sharpness.exp() * nearness).float()
