@@ -1,0 +1,104 @@
+"""The generator: tokenizer, backbone and traits put together. Every family of sequence model is this one loop."""
+
+from typing import final
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from mobtk.contracts import Backbone, State, Tokenizer
+from mobtk.models.traits import TraitEmbedding
+
+
+@final
+class Generator(nn.Module):
+    """Generates sequences of places, group by group of the tokenizer's schedule.
+
+    Args:
+        tokenizer: sequences <-> tokens.
+        backbone: reads the inputs the tokenizer makes of the tokens so far.
+        traits: makes the condition; ``None`` generates without one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, backbone: Backbone, traits: TraitEmbedding | None = None) -> None:
+        super().__init__()
+        self.tokenizer, self.backbone, self.traits = tokenizer, backbone, traits
+
+    def train(self, mode: bool = True) -> "Generator":
+        """Training mode, except for the codec: the tokens it makes must not change while the generator learns them."""
+        super().train(mode)
+        if self.tokenizer.codec is not None:
+            self.tokenizer.codec.eval()
+        return self
+
+    def inputs(
+        self, tokens: Shaped[Tensor, "B L *C"], traits: Int[Tensor, "B n"] | None = None
+    ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"] | None]:
+        """What the backbone reads when all tokens are given, and the condition."""
+        cond = self._condition(traits)
+        first = self.tokenizer.schedule.lengths[0]
+        x = self.tokenizer.inputs(tokens)
+        if cond is not None:
+            rest = x[:, first:]
+            rest = rest if self.backbone.uses_condition else rest + cond[:, None]
+            x = torch.cat([x[:, :first] + cond[:, None], rest], dim=1)
+        return x, cond
+
+    def loss(
+        self, tokens: Shaped[Tensor, "B L *C"], traits: Int[Tensor, "B n"] | None = None
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Mean negative log-likelihood a token, and what the backbone adds to it."""
+        x, cond = self.inputs(tokens, traits)
+        hidden = self.backbone(x, self.tokenizer.schedule, cond)
+        terms = {"tokens": self.tokenizer.head.loss(hidden, x, tokens).mean()}
+        if self.backbone.auxiliary_loss is not None:
+            terms["balance"] = self.backbone.auxiliary_loss
+        return terms
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        traits: Int[Tensor, "B n"] | None,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        coupling: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "B T"]:
+        """Draw ``n`` sequences, one for each row of traits.
+
+        Tokens of a group are decided at once, so by themselves they know nothing of each other's draw. With a
+        ``coupling`` of some steps (a day), those of a group that stand in the same window of so many steps share
+        their random numbers: each still follows the model's distribution, and they agree where they can.
+        """
+        schedule = self.tokenizer.schedule
+        cond = self._condition(traits)
+        state = self.backbone.new_state(n, schedule)
+        draft: State = {}
+        tokens = torch.empty(n, schedule.n_tokens, dtype=torch.long, device=next(self.parameters()).device)
+        window = None if coupling is None else ((schedule.time(tokens.device) + 0.5) / coupling).long()
+        for k, group in enumerate(schedule.groups()):
+            x = self.tokenizer.next_inputs(tokens[:, : group.start], k, draft)
+            if cond is not None and (k == 0 or not self.backbone.uses_condition):
+                x = x + cond[:, None]
+            hidden = self.backbone(x, schedule, cond, state)
+            drawn = self.tokenizer.head.sample(
+                hidden,
+                x,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                share=None if window is None else window[group],
+                generator=generator,
+            )
+            if drawn.dtype != tokens.dtype or drawn.ndim != tokens.ndim:  # numbers rather than codes
+                tokens = drawn.new_empty(n, schedule.n_tokens, *drawn.shape[2:])
+            tokens[:, group] = drawn
+        return self.tokenizer.decode(tokens)
+
+    def _condition(self, traits: Int[Tensor, "B n"] | None) -> Float[Tensor, "B D"] | None:
+        return None if self.traits is None or traits is None else self.traits(traits)

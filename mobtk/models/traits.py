@@ -1,0 +1,63 @@
+"""What is known of a person before generation, as one vector."""
+
+from collections.abc import Mapping
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mobtk.contracts import SpatialMapper
+from mobtk.mappers.embedding import coordinates
+
+CELL_TRAITS = ("home", "work")
+"""Traits that are cells; they share one embedding table."""
+
+
+@final
+class TraitEmbedding(nn.Module):
+    """One condition vector from traits such as home cell, work cell and movement cluster.
+
+    As in M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314): the vectors of the cells side by side, from one
+    table, plus a vector for each other trait. Different from it, a cell's vector is the sum of those of the cells
+    that hold it at every level of the mapper, so that neighbours share what is learned of a district. A trait of -1
+    (unknown) adds nothing.
+
+    Args:
+        mapper: whose cells home and work are.
+        sizes: number of values of each trait, in the order of the columns of ``traits``.
+        width: ``D``.
+    """
+
+    def __init__(self, mapper: SpatialMapper, sizes: Mapping[str, int], width: int) -> None:
+        super().__init__()
+        self.names = tuple(sizes)
+        self.cells = [i for i, name in enumerate(sizes) if name in CELL_TRAITS]
+        self.others = [i for i, name in enumerate(sizes) if name not in CELL_TRAITS]
+        self.register_buffer("where", place_features(mapper), persistent=False)
+        self.place = nn.Linear(len(self.cells) * self.where.shape[1], width) if self.cells else None
+        self.tables = nn.ModuleList(nn.Embedding(sizes[self.names[i]], width) for i in self.others)
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.1)
+
+    def forward(self, traits: Int[Tensor, "B n"]) -> Float[Tensor, "B D"]:
+        """One column a trait, in the order of ``sizes``."""
+        known = (traits >= 0)[..., None]
+        traits = traits.clamp(min=0).long()
+        vectors: list[Tensor] = []
+        if self.place is not None:
+            vectors.append(self.place((self.where[traits[:, self.cells]] * known[:, self.cells]).flatten(1)))
+        for i, table in zip(self.others, self.tables, strict=True):
+            vectors.append(table(traits[:, i]) * known[:, i])
+        return torch.stack(vectors).sum(0)
+
+
+def place_features(mapper: SpatialMapper) -> Float[Tensor, "cells f"]:
+    """Where each finest cell is: its coordinates, and their sines and cosines at wavelengths that halve down to 2 cells."""
+    xy = coordinates(mapper, 0)
+    waves = [xy]
+    wavelength = 8.0  # in units of the spread of the cells: about twice the map
+    while wavelength > 2 * (12 / len(xy)) ** 0.5:
+        waves += [torch.sin(2 * torch.pi * xy / wavelength), torch.cos(2 * torch.pi * xy / wavelength)]
+        wavelength /= 2
+    return torch.cat(waves, dim=1)

@@ -1,0 +1,231 @@
+"""A run: a folder with a recipe, weights and everything that happened to them.
+
+recipe.toml            the parts, their options, how it is trained (full names of parts)
+data.json              the dataset it is for: where, its steps, traits and mapper
+weights.safetensors    the best weights so far
+history.jsonl          one line an epoch
+state/                 what an exact resume needs
+environment.json       versions, machine, plugins
+results/*.json         scores, with the cards of their metrics
+"""
+
+import copy
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mobtk._version import __version__
+from mobtk.contracts import SpatialMapper
+from mobtk.data.city import prepare_city
+from mobtk.data.dataset import Dataset
+from mobtk.errors import BadInput
+from mobtk.models.assemble import assemble, check
+from mobtk.models.generator import Generator
+from mobtk.plugins import loaded, registry
+from mobtk.recipe import PARTS, Recipe
+from mobtk.storage import PathLike, new_file, new_folder, write_text
+
+
+class Run:
+    """A run, read from its folder.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        BadInput: it is no run, or one of its files is damaged.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        if not (self.path / "recipe.toml").is_file():
+            raise BadInput(f"{path} is not a run (it has no recipe.toml); make one with: mobtk build -o {path}")
+        self.recipe = Recipe.load(self.path / "recipe.toml")
+        try:
+            self.data: dict[str, Any] = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"run {path} is damaged: data.json: {error}; build it again") from None
+
+    @classmethod
+    def create(cls, path: PathLike, recipe: Recipe, dataset: Dataset | None, *, replace: bool = False) -> Self:
+        """Write a new run with fresh weights. Without a dataset, the built-in city is prepared inside the folder."""
+        check(recipe)
+        recipe = copy.deepcopy(recipe)  # a recipe of a plugin stays as it is
+        for kind in PARTS:
+            getattr(recipe, kind).name = registry().find(kind, getattr(recipe, kind).name).full_name
+        with new_folder(path, replace=replace) as folder:
+            if dataset is None:
+                dataset = prepare_city(folder / "data", mapper=recipe.mapper.name, mapper_options=recipe.mapper.options)
+                where = "data"
+            else:
+                where = os.path.relpath(dataset.path.resolve(), Path(path).resolve())
+            info = dataset.info
+            model = assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes)
+            data = {
+                "dataset": where,
+                "step": info.step,
+                "steps": info.steps,
+                "steps_per_day": info.steps_per_day,
+                "trait_sizes": info.trait_sizes,
+                "mapper": dataset.mapper_spec,
+            }
+            write_text(folder / "recipe.toml", recipe.dumps())
+            write_text(folder / "data.json", json.dumps(data))
+            write_text(folder / "environment.json", json.dumps(environment(), indent=1))
+            save_weights(folder / "weights.safetensors", model)
+        return cls(path)
+
+    def dataset(self, path: PathLike | None = None) -> Dataset:
+        """The dataset it was built for, or another one with the same mapper and number of steps.
+
+        Raises:
+            BadInput: the other one does not fit the model.
+        """
+        dataset = Dataset(path or self.path / self.data["dataset"])
+        if dataset.mapper_spec != self.data["mapper"]:
+            raise BadInput(
+                f"dataset {dataset.path} was made with mapper {_describe(dataset.mapper_spec)}, the model of run "
+                f"{self.path} with {_describe(self.data['mapper'])}; prepare the data with the model's mapper, or build "
+                "a run for this dataset"
+            )
+        if dataset.info.steps != self.data["steps"]:
+            raise BadInput(
+                f"dataset {dataset.path} has {dataset.info.steps} steps a sequence, the model of run {self.path} "
+                f"{self.data['steps']}; prepare it with that --period"
+            )
+        return dataset
+
+    def mapper(self) -> SpatialMapper:
+        """The mapper its cells belong to."""
+        spec = self.data["mapper"]
+        mapper: SpatialMapper = registry().find("mapper", spec["name"]).load()(**spec["config"])
+        return mapper
+
+    def model(self, *, weights: bool = True) -> Generator:
+        """The model, with the best weights so far (or fresh ones), in eval mode."""
+        model = assemble(self.recipe, self.mapper(), self.data["steps"], self.data["trait_sizes"])
+        if weights:
+            load_weights(self.path / "weights.safetensors", model)
+        return model.eval()
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry an epoch, of all stages."""
+        file = self.path / "history.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+    def write_result(self, name: str, result: Mapping[str, Any]) -> Path:
+        """Store a result file."""
+        file = self.path / "results" / f"{name}.json"
+        write_text(file, json.dumps(result, indent=1))
+        return file
+
+
+def _describe(spec: Mapping[str, Any]) -> str:
+    config = {k: v for k, v in spec["config"].items() if not (isinstance(v, list) and len(v) > 4)}
+    return f"{spec['name']} {config}"
+
+
+def find_recipe(recipe: Recipe | PathLike) -> Recipe:
+    """A recipe by its registered name, from a TOML file, or as it is."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if str(recipe).endswith(".toml"):
+        if not Path(recipe).is_file():
+            raise BadInput(f"recipe {recipe} is not a file")
+        return Recipe.load(recipe)
+    found: Recipe = registry().find("recipe", str(recipe)).load()
+    return found
+
+
+def build(
+    recipe: Recipe | PathLike = "default",
+    out: PathLike = "run",
+    *,
+    data: PathLike | None = None,
+    changes: Mapping[str, Any] | None = None,
+    replace: bool = False,
+) -> Run:
+    """Assemble a model from parts by name and write it as a run. ``mobtk build`` does the same.
+
+    Args:
+        recipe: name of a recipe, a TOML file, or a :class:`~mobtk.Recipe`.
+        out: folder of the run.
+        data: folder of a dataset; the built-in city if not given.
+        changes: settings to change, by dotted key, such as ``{"backbone": "mamba", "tokenizer.codes": 512}``.
+        replace: replace an existing folder.
+
+    Raises:
+        PartMismatch, UnknownPart, BadInput: before anything is written.
+    """
+    changed = find_recipe(recipe)
+    for key, value in (changes or {}).items():
+        changed = changed.change(key, value)
+    dataset = Dataset(data) if data is not None else None
+    if dataset is not None:
+        asked = any(key.split(".")[0] == "mapper" for key in changes or {})
+        wanted = registry().find("mapper", changed.mapper.name).full_name
+        if asked and wanted != dataset.mapper_spec["name"]:
+            raise BadInput(
+                f"dataset {data} was made with mapper {dataset.mapper_spec['name']!r}, not {wanted!r}; leave the mapper "
+                f"to the dataset, or prepare it again with --mapper {changed.mapper.name}"
+            )
+        changed = changed.change("mapper", dataset.mapper_spec["name"])
+    return Run.create(out, changed, dataset, replace=replace)
+
+
+def save_weights(path: Path, model: torch.nn.Module) -> None:
+    """Write all weights as safetensors, whole or not at all."""
+    with new_file(path) as draft:
+        save_file(_without_aliases(model), draft, metadata={"mobtk": __version__})
+
+
+def load_weights(path: Path, model: torch.nn.Module) -> None:
+    """Read weights into a model of the same recipe.
+
+    Raises:
+        BadInput: the file is missing, is not safetensors, or belongs to another model.
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing; train the run first, or build it again") from None
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} is not a safetensors file: {error}; mobtk reads no other kind of weights") from None
+    expected = _without_aliases(model)
+    wrong = sorted(set(tensors) ^ set(expected)) or [k for k, v in expected.items() if tensors[k].shape != v.shape]
+    if wrong:
+        raise BadInput(f"{path} holds the weights of another model (see {wrong[0]!r}); build a run for them")
+    model.load_state_dict(tensors, strict=False)
+
+
+def _without_aliases(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a model, each shared tensor once (safetensors wants it so)."""
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen or not tensor.numel():
+            seen.add(tensor.data_ptr())
+            state[name] = tensor.contiguous()
+    return state
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and plugins, for the record."""
+    from importlib.metadata import version
+
+    return {
+        "mobtk": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: version(name) for name in ("torch", "numpy", "h3", "geopandas", "pandas")},
+        "plugins": {p.name: p.origin for p in loaded().plugins if not p.problem},
+    }

@@ -1,0 +1,412 @@
+"""Training: the tokenizer's codec first, where it learns, then the generator on its tokens.
+
+A training can be killed at any moment and resumed exactly: everything random at a step is drawn from (seed, stage,
+step, rank) alone, and ``state/`` is replaced as one file. ``torchrun`` splits each batch over its processes.
+"""
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from mobtk.errors import BadInput
+from mobtk.recipe import Stage
+from mobtk.runs import Run, save_weights
+from mobtk.storage import new_file, write_text
+
+log = logging.getLogger("mobtk")
+
+SAVE_SECONDS = 300
+"""Besides every epoch, the state is saved when this long has passed."""
+
+
+class Stopped(Exception):
+    """Training was interrupted; its state is saved."""
+
+
+@dataclass
+class Progress:
+    """How far a training has come; everything that the state holds besides tensors."""
+
+    stage: str
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+    waited: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    done: bool = False
+
+
+def train(run: Run | str | Path, *, resume: bool = False, restart: bool = False, device: str = "auto") -> Run:
+    """Train a run, stage by stage. ``mobtk train`` does the same.
+
+    Args:
+        run: the run or its folder.
+        resume: go on where an earlier training stopped or was killed.
+        restart: forget an earlier training.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``.
+
+    Raises:
+        BadInput: the run has a training already and neither ``resume`` nor ``restart`` was said.
+        Stopped: interrupted by Ctrl-C or a termination signal, after saving the state.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    with _processes() as (rank, world):
+        _Trainer(run, rank, world, device).train(resume, restart)
+    return run
+
+
+class _Trainer:
+    def __init__(self, run: Run, rank: int, world: int, device: str) -> None:
+        self.run, self.rank, self.world = run, rank, world
+        if device == "auto":
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.settings = run.recipe.training
+        self.state_file = run.path / "state" / "state.safetensors"
+        self.best: dict[str, Tensor] = {}
+        self.moments: dict[str, dict[str, Tensor]] = {}
+        dataset = run.dataset()
+        self.cells = torch.from_numpy(dataset.cells.copy())
+        self.traits = torch.from_numpy(dataset.traits(run.recipe.traits))
+        self.rows = {split: dataset.rows(split) for split in ("train", "valid")}
+        if not len(self.rows["train"]):
+            raise BadInput(f"dataset {dataset.path} has no training sequences")
+        if not len(self.rows["valid"]):
+            raise BadInput(f"dataset {dataset.path} has no validation sequences; prepare it with other --shares")
+
+    def train(self, resume: bool, restart: bool) -> None:
+        exists = self.state_file.exists()
+        if exists and not (resume or restart):
+            raise BadInput(f"run {self.run.path} has a training already; go on with --resume, or begin anew with --restart")
+        self.model = self.run.model(weights=False).to(self.device)
+        stages = (["tokenizer"] if self.model.tokenizer.codec is not None else []) + ["generator"]
+        if exists and resume:
+            self.load_state()
+        else:
+            if self.rank == 0:
+                shutil.rmtree(self.state_file.parent, ignore_errors=True)
+            self.progress = Progress(stages[0])
+        if self.progress.done:
+            log.info("the training of %s is complete already", self.run.path)
+            return
+        for name in stages[stages.index(self.progress.stage) :]:
+            if self.progress.stage != name:
+                self.progress = Progress(name, history=self.progress.history)
+                self.best.clear()
+                self.moments.clear()
+            self.train_stage(name, stages.index(name))
+        self.progress.done = True
+        self.save_state({})
+
+    # ------------------------------------------------------------------------------------------------ one stage
+
+    def train_stage(self, name: str, number: int) -> None:
+        stage: Stage = getattr(self.settings, name)
+        step_module, validate = self.tokenizer_stage() if name == "tokenizer" else self.generator_stage()
+        parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        optimizer = self.optimizer(parameters, stage)
+        wrapped: nn.Module = step_module
+        if self.world > 1:
+            wrapped = DistributedDataParallel(step_module, find_unused_parameters=True)
+        divisor = self.world * stage.accumulate
+        if stage.batch % divisor:
+            raise BadInput(
+                f"a batch of {stage.batch} cannot be split over {self.world} processes with accumulate="
+                f"{stage.accumulate}; use a multiple of {divisor}"
+            )
+        rows = self.rows["train"]
+        if len(rows) < divisor:
+            raise BadInput(f"{len(rows)} training sequences are fewer than {divisor}, one for each process")
+        batch = min(stage.batch, len(rows) // divisor * divisor)
+        batches = len(rows) // batch
+        total = stage.epochs * batches
+        p = self.progress
+        use_bfloat16 = self.use_bfloat16(name)
+        saved = time.monotonic()
+        with _interrupts() as interrupted:
+            while p.epoch < stage.epochs and p.waited < stage.patience:
+                order = np.random.default_rng([self.settings.seed, number, p.epoch]).permutation(rows)
+                started, first = time.perf_counter(), p.batch
+                step_module.train()
+                bar = tqdm(
+                    total=batches,
+                    initial=p.batch,
+                    desc=f"{name} {p.epoch + 1}/{stage.epochs}",
+                    unit="batch",
+                    leave=False,
+                    disable=None if self.rank == 0 else True,
+                )
+                while p.batch < batches:
+                    torch.manual_seed(_seed(self.settings.seed, number, p.step, self.rank))
+                    lr = stage.lr * _warm_cosine(p.step, total, stage.warmup)
+                    for group in optimizer.param_groups:
+                        group["lr"] = lr
+                    chosen = order[p.batch * batch : (p.batch + 1) * batch].reshape(stage.accumulate, -1)
+                    terms = self.step(wrapped, optimizer, parameters, chosen, stage, use_bfloat16)
+                    for key, value in terms.items():
+                        p.sums[key] = p.sums.get(key, 0.0) + value
+                    p.batch, p.step = p.batch + 1, p.step + 1
+                    bar.update()
+                    bar.set_postfix(loss=f"{terms['loss']:.4f}", refresh=False)
+                    stop = self.agree(bool(interrupted))
+                    if (stop or time.monotonic() - saved > SAVE_SECONDS) and p.batch < batches:
+                        self.save_state(optimizer.state_dict()["state"], parameters)
+                        saved = time.monotonic()
+                        if stop:
+                            bar.close()
+                            raise Stopped(f"stopped in epoch {p.epoch + 1} of stage {name}")
+                bar.close()
+                seconds = time.perf_counter() - started
+                step_module.eval()
+                figure, report = validate()
+                if not math.isfinite(p.sums["loss"]):
+                    raise BadInput(
+                        f"the loss of stage {name} is not finite in epoch {p.epoch + 1}; lower its learning rate with "
+                        f"--set training.{name}.lr={stage.lr / 3:g}"
+                    )
+                means = {k: v / batches for k, v in p.sums.items()}
+                better = p.best is None or figure < p.best
+                p.waited = 0 if better else p.waited + 1
+                if better:
+                    p.best = figure
+                    self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+                entry = {"stage": name, "epoch": p.epoch + 1, "step": p.step, **means, **report, "lr": lr}
+                p.history.append(entry)
+                rate = (batches - first) * batch / max(seconds, 1e-9)
+                if self.rank == 0:
+                    shown = "  ".join(f"{k} {v:.4g}" for k, v in {**means, **report}.items() if "scale" not in k)
+                    log.info("%s %d/%d  %s  (%.0f sequences/s)", name, p.epoch + 1, stage.epochs, shown, rate)
+                    if better:
+                        save_weights(self.run.path / "weights.safetensors", self.model)
+                p.epoch, p.batch, p.sums = p.epoch + 1, 0, {}
+                self.save_state(optimizer.state_dict()["state"], parameters)
+                saved = time.monotonic()
+                if self.agree(bool(interrupted)):
+                    raise Stopped(f"stopped after epoch {p.epoch} of stage {name}")
+        self.model.load_state_dict(self.best)
+
+    def step(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        parameters: dict[str, nn.Parameter],
+        chosen: NDArray[np.int64],
+        stage: Stage,
+        use_bfloat16: bool,
+    ) -> dict[str, float]:
+        """One optimizer step over the micro-batches of this process; the mean of each loss term over all."""
+        optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for i, rows in enumerate(chosen):
+            last = i == len(chosen) - 1
+            sync = nullcontext() if last or self.world == 1 else module.no_sync()  # type: ignore[operator]
+            with sync:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16):
+                    terms = module(torch.from_numpy(rows[self.rank :: self.world]))
+                    loss = torch.stack(list(terms.values())).sum()
+                (loss / len(chosen)).backward()
+            for key, value in {"loss": loss, **terms}.items():
+                sums[key] = sums.get(key, torch.zeros((), device=self.device)) + value.detach().float() / len(chosen)
+        nn.utils.clip_grad_norm_(parameters.values(), stage.clip)
+        optimizer.step()
+        values = torch.stack(list(sums.values()))
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        return dict(zip(sums, values.tolist(), strict=True))
+
+    def tokenizer_stage(self) -> tuple[nn.Module, Callable[[], tuple[float, dict[str, float]]]]:
+        """The codec's own loss; validated by the share of steps it gets wrong."""
+        tokenizer = self.model.tokenizer
+        assert tokenizer.codec is not None
+        self.model.requires_grad_(False)
+        tokenizer.codec.requires_grad_(True)
+        valid = self.cells[self.rows["valid"][:1024]].to(self.device)
+
+        def validate() -> tuple[float, dict[str, float]]:
+            health = tokenizer.health(valid)
+            return 1 - health["accuracy"], {f"valid_{k}": v for k, v in health.items()}
+
+        return _Step(tokenizer.codec, lambda rows: tokenizer.loss(self.cells[rows].to(self.device))), validate
+
+    def generator_stage(self) -> tuple[nn.Module, Callable[[], tuple[float, dict[str, float]]]]:
+        """The likelihood of tokens that were encoded once; validated by the same on other people."""
+        self.model.requires_grad_(True)
+        if self.model.tokenizer.codec is not None:
+            self.model.tokenizer.codec.requires_grad_(False)
+        tokens = self.encode()
+        rows = self.rows["valid"]
+
+        def batch(chosen: Tensor | NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+            chosen = torch.as_tensor(chosen)
+            picked = torch.from_numpy(np.asarray(tokens[chosen.numpy()])).to(self.device)
+            if not picked.is_floating_point():
+                picked = picked.long()
+            return picked, self.traits[chosen].to(self.device) if self.traits.shape[1] else None
+
+        @torch.inference_mode()
+        def validate() -> tuple[float, dict[str, float]]:
+            total = 0.0
+            for part in np.array_split(rows, -(-len(rows) // 128)):
+                total += self.model.loss(*batch(part))["tokens"].item() * len(part)
+            return total / len(rows), {"valid_loss": total / len(rows)}
+
+        return _Step(self.model, lambda chosen: self.model.loss(*batch(chosen))), validate
+
+    def encode(self) -> NDArray[Any]:
+        """Tokens of all sequences, made once and kept beside the state."""
+        file = self.state_file.parent / "tokens.npy"
+        if self.rank == 0 and not file.exists():
+            self.model.eval()
+            with torch.inference_mode():
+                parts = [self.model.tokenizer.encode(part.to(self.device)).cpu().numpy() for part in self.cells.split(512)]
+            tokens = np.concatenate(parts)
+            with new_file(file) as draft, draft.open("wb") as handle:
+                np.save(handle, tokens.astype(np.int32) if tokens.dtype.kind == "i" else tokens, allow_pickle=False)
+        if self.world > 1:
+            dist.barrier()
+        made: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        return made
+
+    def optimizer(self, parameters: dict[str, nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
+        """AdamW (Loshchilov and Hutter 2019), without decay for vectors; moments as they were saved."""
+        decay = [p for p in parameters.values() if p.ndim >= 2]
+        rest = [p for p in parameters.values() if p.ndim < 2]
+        groups = [{"params": decay, "weight_decay": stage.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.95))
+        names = {id(p): n for n, p in parameters.items()}
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            if moments := self.moments.get(names[id(p)]):
+                optimizer.state[p] = moments
+        return optimizer
+
+    def use_bfloat16(self, stage: str) -> bool:
+        """Where the recipe says auto: on the generator, if the processor multiplies bfloat16 natively.
+
+        The codec searches nearest neighbours in float32 and gains nothing.
+        """
+        if self.settings.precision != "auto":
+            return self.settings.precision == "bfloat16"
+        if self.device.type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        return stage == "generator" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+    def agree(self, stop: bool) -> bool:
+        """Whether any process wants to stop."""
+        if self.world == 1:
+            return stop
+        flag = torch.tensor(float(stop), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    # ------------------------------------------------------------------------------------------------- its state
+
+    def save_state(self, moments: dict[int, dict[str, Tensor]], parameters: dict[str, nn.Parameter] | None = None) -> None:
+        """Model, best weights, optimizer and progress, in one file that is replaced as a whole."""
+        if self.rank:
+            return
+        # optimizer states are numbered by group: matrices first, then vectors
+        named = sorted((parameters or {}).items(), key=lambda item: item[1].ndim < 2)
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        for i, state in moments.items():
+            tensors |= {f"moments/{named[i][0]}/{k}": v for k, v in state.items()}
+        tensors = {k: v.detach().cpu().clone() for k, v in tensors.items()}
+        with new_file(self.state_file) as draft:
+            save_file(tensors, draft, metadata={"progress": msgspec.json.encode(self.progress).decode()})
+        lines = "".join(json.dumps(entry) + "\n" for entry in self.progress.history)
+        write_text(self.run.path / "history.jsonl", lines)
+
+    def load_state(self) -> None:
+        """The other way round."""
+        try:
+            with safe_open(self.state_file, "pt", device=str(self.device)) as file:
+                self.progress = msgspec.json.decode(file.metadata()["progress"], type=Progress)
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
+            raise BadInput(f"{self.state_file} is damaged: {error}; begin anew with --restart") from None
+        self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+        self.best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
+        for key, value in tensors.items():
+            if key.startswith("moments/"):
+                name, _, moment = key.removeprefix("moments/").rpartition("/")
+                self.moments.setdefault(name, {})[moment] = value.cpu() if moment == "step" else value
+
+
+class _Step(nn.Module):
+    """One training step as a module, so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, trained: nn.Module, loss: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.trained, self.loss = trained, loss
+
+    def forward(self, rows: Tensor) -> dict[str, Tensor]:
+        return self.loss(rows)
+
+
+def _warm_cosine(step: int, total: int, warmup: float) -> float:
+    """Linear rise over the first share of the steps, then half a cosine down to a tenth."""
+    rise = max(1, round(warmup * total))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Ctrl-C and termination signals, noted instead of raised, so that a step is never cut in half."""
+    caught: list[int] = []
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda n, frame: caught.append(n))
+    except ValueError:  # not the main thread: then nobody can interrupt us here
+        pass
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, int]]:
+    """Rank and number of processes, as torchrun says."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1
+        return
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield dist.get_rank(), world
+    finally:
+        if mine:
+            dist.destroy_process_group()
