@@ -1,0 +1,85 @@
+"""Speed on this machine: one thread, per second of processor time, so that a busy machine distorts it little."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from mobtk.data.city import CRS, ORIGIN, make_city
+from mobtk.mappers.grid import Grid
+from mobtk.metrics.individual import dailyloc_jsd, distance_jsd, duration_jsd, profile, radius_jsd
+from mobtk.models.assemble import assemble
+from mobtk.recipe import Part, Recipe
+
+REFERENCE = Recipe(
+    source="M-STAR's reference sizes",
+    width=256,
+    tokenizer=Part("rvq", {"codes": 4096, "code_width": 256, "depth": 2, "heads": 8}),
+    backbone=Part("transformer", {"depth": 4, "heads": 8}),
+)
+"""The sizes of Luo et al. 2025, with mobtk's parts."""
+
+
+def metrics(weeks: int = 10_000) -> dict[str, float]:
+    """Weeks per core-second to measure and compare two populations in all four individual metrics."""
+    cells, mapper = _city(weeks)
+    lat, lon = mapper.decode(np.arange(mapper.n_cells[0]))
+    half = len(cells) // 2
+
+    def compare() -> None:
+        a, b = (profile(part, lat, lon, 24) for part in (cells[:half], cells[half:]))
+        for score in (distance_jsd, radius_jsd, duration_jsd, dailyloc_jsd):
+            score(a, b)
+
+    return {"weeks per core-second, four metrics": len(cells) / _seconds(compare)}
+
+
+def tokenizer(weeks: int = 256) -> dict[str, float]:
+    """Weeks per core-second through the reference tokenizer."""
+    model, cells = _reference(min(weeks, 256))
+    tokens = model.tokenizer.encode(cells)
+    return {
+        "tokens a week": model.tokenizer.schedule.n_tokens,
+        "encode, weeks per core-second": len(cells) / _seconds(lambda: model.tokenizer.encode(cells)),
+        "decode, weeks per core-second": len(cells) / _seconds(lambda: model.tokenizer.decode(tokens)),
+    }
+
+
+def generation(weeks: int = 64) -> dict[str, float]:
+    """Weeks per core-second from the reference generator, one by one and in a batch."""
+    model, cells = _reference(min(weeks, 64))
+    traits = torch.zeros(len(cells), 3, dtype=torch.long)
+    return {
+        "passes a week": model.tokenizer.schedule.n_groups,
+        "batch 1, weeks per core-second": 1 / _seconds(lambda: model.generate(traits[:1], 1)),
+        f"batch {len(cells)}, weeks per core-second": len(cells) / _seconds(lambda: model.generate(traits, len(cells))),
+    }
+
+
+def _city(weeks: int) -> tuple[Any, Grid]:
+    city, mapper = make_city(weeks), Grid(CRS, ORIGIN, (30, 30))
+    lat, lon = city.positions()
+    return mapper.encode(lat.ravel(), lon.ravel()).reshape(lat.shape).astype(np.int32), mapper
+
+
+def _reference(weeks: int) -> tuple[Any, torch.Tensor]:
+    cells, mapper = _city(weeks)
+    model = assemble(REFERENCE, mapper, 168, {"home": 900, "work": 900, "cluster": 8}).eval()
+    return model, torch.from_numpy(cells).long()
+
+
+@torch.inference_mode()
+def _seconds(work: Callable[[], Any], repeats: int = 3) -> float:
+    """Median processor time of a few runs after a first one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    work()
+    taken = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        taken.append(time.process_time() - started)
+    torch.set_num_threads(threads)
+    return float(np.median(taken))

@@ -1,0 +1,162 @@
+"""Metric cards: what each number means, so that nobody has to guess how it was computed."""
+
+from msgspec import Struct
+
+
+class Card(Struct, frozen=True):
+    """What one metric is.
+
+    Args:
+        key: its name in result files.
+        title: its name in tables.
+        formula: how it is computed, in words and symbols.
+        unit: of the value.
+        range: the values it can take.
+        better: ``lower`` or ``higher``.
+        masking: which entries are left out.
+        aggregation: over what the value is taken.
+        bins: how a distribution was cut, where one was.
+        source: who defined it.
+        published: what the authors' code of M-STAR computes under this name, where that is something else.
+    """
+
+    key: str
+    title: str
+    formula: str
+    unit: str
+    range: str
+    better: str
+    masking: str = "nothing is left out"
+    aggregation: str = ""
+    bins: str = ""
+    source: str = ""
+    published: str = ""
+
+
+_JSD = "Jensen-Shannon divergence of the histograms of generated and real values"
+_MSTAR = "Luo et al. 2025, https://arxiv.org/abs/2512.07314"
+_SMALL_BINS = "; values above the largest real one are counted in a bin of their own"
+
+CARDS: dict[str, Card] = {
+    c.key: c
+    for c in (
+        Card(
+            "distance",
+            "Distance",
+            f"{_JSD}: great-circle distance between the centres of the cells of consecutive steps, 0 where nobody moved",
+            "nats",
+            "0 to ln 2 = 0.693",
+            "lower",
+            aggregation="all pairs of consecutive steps of all sequences, pooled",
+            bins="200 equal bins from 0 to the largest real distance" + _SMALL_BINS,
+            source=_MSTAR,
+            published="10,000 edges, hence 9,999 bins; distances rounded to metres; values beyond the last edge dropped",
+        ),
+        Card(
+            "radius",
+            "Radius",
+            f"{_JSD}: radius of gyration of a sequence, the root mean square distance of its steps to their centre of mass",
+            "nats",
+            "0 to ln 2 = 0.693",
+            "lower",
+            aggregation="one value a sequence",
+            bins="100 equal bins from 0 to the largest real radius" + _SMALL_BINS,
+            source="Gonzalez et al. 2008, https://doi.org/10.1038/nature06958; " + _MSTAR,
+            published="mean instead of root mean square distance, to the mean of latitudes and longitudes; bins run to "
+            "the square of the largest radius, so that most are empty",
+        ),
+        Card(
+            "duration",
+            "Duration",
+            f"{_JSD}: length of a stay, the number of consecutive steps in one cell",
+            "nats",
+            "0 to ln 2 = 0.693",
+            "lower",
+            aggregation="all stays of all sequences, pooled; the first and the last of a sequence are counted as cut off",
+            bins="one a step, up to the length of the sequence",
+            source=_MSTAR,
+            published="the last stay of each sequence is never counted; the top bin is lost",
+        ),
+        Card(
+            "dailyloc",
+            "DailyLoc",
+            f"{_JSD}: number of different cells in a day",
+            "nats",
+            "0 to ln 2 = 0.693",
+            "lower",
+            aggregation="one value a day of each sequence",
+            bins="one a number of cells",
+            source=_MSTAR,
+            published="different cells in the whole sequence, over its length; the top bin is lost",
+        ),
+        Card(
+            "rank",
+            "Rank-frequency",
+            "Jensen-Shannon divergence of the shares of visits (stays) of the 100 most visited cells, each side in "
+            "descending order of its own",
+            "nats",
+            "0 to ln 2 = 0.693",
+            "lower",
+            aggregation="all stays of all sequences",
+            bins="one a rank",
+            source="Ouyang et al. 2018 and Feng et al. 2020 (MoveSim), as G-rank",
+        ),
+        Card(
+            "cpc",
+            "CPC",
+            "common part of commuters: 2 sum min(a, b) / (sum a + sum b) over pairs of cells, a and b the moves",
+            "share",
+            "0 to 1",
+            "higher",
+            masking="steps without a move",
+            aggregation="all moves of all sequences",
+            source="Lenormand et al. 2012, https://doi.org/10.1371/journal.pone.0045985",
+        ),
+        Card(
+            "density",
+            "Density MAPE",
+            "mean over steps of the mean over cells of |generated - real| / real, people in a cell at a step",
+            "share",
+            "0 and up",
+            "lower",
+            masking="cells with nobody real at that step",
+            aggregation="mean over cells, then over steps; the two sides have equally many sequences",
+            source=_MSTAR,
+        ),
+        Card(
+            "flow",
+            "Flow MAPE",
+            "the same for the people who move from one cell to another between two steps",
+            "share",
+            "0 and up",
+            "lower",
+            masking="pairs of cells without a real move at that step, and staying",
+            aggregation="mean over pairs, then over steps; the two sides have equally many sequences",
+            source=_MSTAR,
+            published="staying in a cell is counted as a flow",
+        ),
+        Card(
+            "acc@k",
+            "Acc@k",
+            "share of visits whose true place is among the k places thought most likely; places tied with it count "
+            "as expected under a random order",
+            "share",
+            "0 to 1",
+            "higher",
+            masking="first visits of people of whom nothing came before",
+            aggregation="mean over visits",
+            source="next-place prediction, for instance Luca et al. 2021, https://arxiv.org/abs/2012.02825",
+        ),
+        Card(
+            "mrr",
+            "MRR",
+            "mean of 1 / rank of the true place; ties as above take their mean rank",
+            "share",
+            "0 to 1",
+            "higher",
+            masking="as Acc@k",
+            aggregation="mean over visits",
+            source="next-place prediction, for instance Luca et al. 2021, https://arxiv.org/abs/2012.02825",
+        ),
+    )
+}
