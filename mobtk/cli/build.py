@@ -1,0 +1,83 @@
+"""``mobtk parts`` and ``mobtk build``."""
+
+from typing import Any
+
+import click
+
+from mobtk.cli import force_option, json_option, settings, show
+
+
+@click.command()
+@click.argument("kind", required=False)
+@json_option
+def parts(kind: str | None, as_json: bool) -> None:
+    """List the parts and recipes that are installed, all of them or those of one KIND."""
+    from mobtk.errors import BadInput
+    from mobtk.plugins import registry
+    from mobtk.registry import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise BadInput(f"there is no kind of part called {kind!r}; there are {', '.join(KINDS)}")
+    found = [e for k in KINDS for e in registry().entries(k) if kind in (None, k)]
+    rows = [{"kind": e.kind, "name": e.name, "full_name": e.full_name, "summary": e.summary} for e in found]
+    show(rows, as_json, "\n".join(f"{e.kind:<11}{e.name:<16}{e.package:<12}{e.summary}" for e in found))
+
+
+@click.command()
+@click.argument("recipe", default="default")
+@click.option("-o", "--out", default="run", show_default=True, help="Folder of the run.")
+@click.option("--data", metavar="DATASET", help="A dataset folder; by default the built-in city.")
+@click.option("--mapper", help="Spatial mapper, such as grid or h3.")
+@click.option("--tokenizer", help="Tokenizer, such as rvq or cells.")
+@click.option("--backbone", help="Backbone, such as transformer, mamba or gpt2.")
+@click.option("--router", help="Router, such as input or entity.")
+@click.option("--experts", type=int, help="Backbones the router chooses among.")
+@click.option("--traits", help="Comma-separated traits to condition on; empty for none.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any setting, such as tokenizer.codes=512.")
+@force_option
+@json_option
+def build(
+    recipe: str,
+    out: str,
+    data: str | None,
+    traits: str | None,
+    pairs: tuple[str, ...],
+    replace: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Assemble a model from parts by name and write it as a run.
+
+    RECIPE is the name of an installed recipe (see: mobtk parts recipe) or a TOML file. Options replace its parts.
+
+    \b
+    mobtk build --tokenizer rvq --backbone mamba -o runs/mamba
+    mobtk build autoregressive --data my-city --router entity --experts 4
+    """
+    from mobtk.runs import build as build_run
+
+    changes = {key: value for key, value in chosen.items() if value is not None}
+    if traits is not None:
+        changes["traits"] = [t.strip() for t in traits.split(",") if t.strip()]
+    run = build_run(recipe, out, data=data, changes=changes | settings(pairs), replace=replace)
+    model = run.model()
+    schedule = model.tokenizer.schedule
+    size = {"codec": 0, "generator": 0}
+    for name, p in model.named_parameters():
+        size["codec" if name.startswith("tokenizer.codec.") else "generator"] += p.numel()
+    result = {
+        "run": str(run.path),
+        "recipe": run.recipe.dumps(),
+        "tokens": schedule.n_tokens,
+        "passes": schedule.n_groups,
+        "parameters": size,
+    }
+    r = run.recipe
+    routed = f", router {r.router.name} x {r.experts}" if r.experts > 1 else ""
+    show(
+        result,
+        as_json,
+        f"{run.path}: mapper {run.data['mapper']['name']}, tokenizer {r.tokenizer.name}, backbone {r.backbone.name}"
+        f"{routed}\n{schedule.n_tokens} tokens a sequence in {schedule.n_groups} passes; {size['codec']:,} parameters "
+        f"in the codec, {size['generator']:,} in the generator\nnext: mobtk train {run.path}",
+    )

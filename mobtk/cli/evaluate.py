@@ -1,0 +1,50 @@
+"""``mobtk evaluate``."""
+
+import click
+
+from mobtk.cli import json_option, show
+
+
+@click.command()
+@click.argument("run")
+@click.argument("generated", required=False)
+@click.option("--task", type=click.Choice(["fidelity", "next-place"]), default="fidelity", show_default=True)
+@click.option("--data", metavar="DATASET", help="Another dataset to compare with, of the same mapper.")
+@click.option("--split", default="test", show_default=True, help="train, valid or test.")
+@click.option("-n", type=int, help="Sequences on each side; as many as there are by default.")
+@click.option("--repeats", type=int, default=5, show_default=True, help="Random halves of the real people.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--baselines/--no-baselines", default=True, show_default=True)
+@click.option("--published", is_flag=True, help="Individual metrics as M-STAR's code computes them.")
+@json_option
+def evaluate(
+    run: str,
+    generated: str | None,
+    task: str,
+    data: str | None,
+    split: str,
+    n: int | None,
+    repeats: int,
+    seed: int,
+    baselines: bool,
+    published: bool,
+    as_json: bool,
+) -> None:
+    """Score a GENERATED population of RUN against real people, beside the floor and the baselines.
+
+    GENERATED is generated.parquet in the run's folder by default. The floor is real against other real people, at
+    the same size: no generator can be expected to score better. With --task next-place nothing is generated; each
+    next place of the split is foretold.
+    """
+    from mobtk import evaluation
+
+    if task == "next-place":
+        result = evaluation.evaluate_next_place(run, data=data, split=split)
+        text = f"{result['n']:,} visits of split {split!r}, {result['places']:,} places\n"
+    else:
+        result = evaluation.evaluate(
+            run, generated, data=data, split=split, n=n, repeats=repeats, seed=seed, baselines=baselines,
+            published=published,
+        )  # fmt: skip
+        text = f"{result['n']:,} sequences a side, {repeats} random halves of split {split!r}: mean ± standard deviation\n"
+    show(result, as_json, text + evaluation.table(result))

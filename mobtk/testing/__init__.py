@@ -1,0 +1,13 @@
+"""Laws that every part is held to, and small ready-made inputs to hold it to them with.
+
+In a plugin's own tests, one line runs every law over every part it brings:
+
+    @pytest.mark.parametrize(("part", "law"), mobtk.testing.cases("acme"))
+    def test_law(part, law):
+        law(part)
+"""
+
+from mobtk.testing.laws import LAWS as LAWS
+from mobtk.testing.laws import Verdict as Verdict
+from mobtk.testing.laws import cases as cases
+from mobtk.testing.laws import check_parts as check_parts

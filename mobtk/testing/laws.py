@@ -1,0 +1,435 @@
+"""The laws: plain functions, a sentence each, that hold a part to its contract and to what it declares.
+
+A law takes the class of a part, builds it with its default options on small inputs, and fails by an
+``AssertionError`` whose message names the fault.
+"""
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from msgspec import Struct
+from torch import Tensor
+
+from mobtk.contracts import Backbone, Router, SpatialMapper, State, Tokenizer
+from mobtk.models.assemble import load_part
+from mobtk.plugins import registry
+from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays
+
+Law = Callable[[Any], None]
+TOLERANCE = 1e-4
+
+
+def _same(a: Tensor, b: Tensor, message: str) -> None:
+    worst = (a - b).abs().max().item() if a.numel() else 0.0
+    assert a.shape == b.shape and worst <= TOLERANCE, f"{message} (largest difference {worst:.2g})"
+
+
+def _seeded(maker: Callable[[], Any]) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return maker()
+
+
+# ------------------------------------------------------------------------------------------------ spatial mappers
+
+
+def _mapper(kind: type[SpatialMapper]) -> SpatialMapper:
+    return kind.fit(*points())
+
+
+def centres_lie_in_their_cells(kind: type[SpatialMapper]) -> None:
+    """The centre of every finest cell is in that cell."""
+    mapper = _mapper(kind)
+    cells = np.arange(mapper.n_cells[0])
+    assert (mapper.encode(*mapper.decode(cells)) == cells).all(), "the centre of some cell is in another cell"
+
+
+def fitted_points_are_on_the_map(kind: type[SpatialMapper]) -> None:
+    """Every point a mapper was fitted to has a cell, and ids are whole numbers from 0 to n - 1."""
+    mapper = _mapper(kind)
+    cells = mapper.encode(*points())
+    assert cells.dtype == np.int64, f"ids are {cells.dtype}, not int64"
+    assert cells.min() >= 0 and cells.max() < mapper.n_cells[0], "some point of the fit has no cell, or an id too large"
+
+
+def outside_is_minus_one(kind: type[SpatialMapper]) -> None:
+    """A point far away, and a missing one, are in no cell."""
+    cells = _mapper(kind).encode([-45.0, np.nan, 39.94], [10.0, 116.35, np.nan])
+    assert (cells == -1).all(), f"points off the map or missing got cells {cells.tolist()}, not -1"
+
+
+def levels_are_nested(kind: type[SpatialMapper]) -> None:
+    """Level 0 is the finest, levels do not grow, every coarser cell has a child; -1 stays -1; as declared."""
+    mapper = _mapper(kind)
+    finest = np.arange(mapper.n_cells[0])
+    assert (mapper.coarsen(finest, 0) == finest).all(), "level 0 is not the finest"
+    assert list(mapper.n_cells) == sorted(mapper.n_cells, reverse=True), "a coarser level has more cells"
+    assert (len(mapper.n_cells) > 1) == mapper.nested, "the number of levels is not as declared by `nested`"
+    above: np.ndarray | None = None
+    for level in reversed(range(len(mapper.n_cells))):
+        parents = mapper.coarsen(finest, level)
+        assert set(parents.tolist()) == set(range(mapper.n_cells[level])), f"level {level} has cells without children"
+        if above is not None:
+            pairs = set(zip(parents.tolist(), above.tolist(), strict=True))
+            assert len(pairs) == mapper.n_cells[level], f"a cell of level {level} has two parents"
+        above = parents
+        assert mapper.coarsen(np.array([-1]), level)[0] == -1, "outside does not stay outside"
+
+
+def geometry_holds_the_centres(kind: type[SpatialMapper]) -> None:
+    """At each level there is a polygon a cell, in order, in EPSG:4326; finest polygons hold their centres."""
+    import shapely
+
+    mapper = _mapper(kind)
+    for level, n in enumerate(mapper.n_cells):
+        frame = mapper.geometry(level)
+        assert len(frame) == n, f"level {level} has {len(frame)} polygons for {n} cells"
+        assert frame.crs is not None and frame.crs.to_epsg() == 4326, "polygons are not in EPSG:4326"
+    lat, lon = mapper.decode(np.arange(mapper.n_cells[0]))
+    inside = shapely.intersects(mapper.geometry().geometry.to_numpy(), shapely.points(lon, lat))
+    assert inside.all(), "the polygon of some cell does not hold its centre"
+
+
+def rebuilt_from_its_config(kind: type[SpatialMapper]) -> None:
+    """Written as JSON and built again, it gives the same cells."""
+    mapper = _mapper(kind)
+    again = kind(**json.loads(json.dumps(mapper.config())))
+    assert again.n_cells == mapper.n_cells, "the rebuilt mapper has other cells"
+    assert (again.encode(*points()) == mapper.encode(*points())).all(), "the rebuilt mapper maps otherwise"
+
+
+# ----------------------------------------------------------------------------------------------------- tokenizers
+
+
+def _tokenizer(kind: type[Tokenizer]) -> tuple[Any, Tensor]:
+    mapper = small_mapper()
+    return _seeded(lambda: kind(mapper, STEPS, WIDTH)).eval(), stays(mapper)
+
+
+def tokens_fit_the_schedule(kind: type[Tokenizer]) -> None:
+    """There is a token for each place of the schedule, and decoding them gives a cell a step."""
+    tokenizer, x = _tokenizer(kind)
+    tokens = tokenizer.encode(x)
+    assert tokens.shape[:2] == (len(x), tokenizer.schedule.n_tokens), f"tokens have shape {tuple(tokens.shape)}"
+    assert tokenizer.inputs(tokens).shape == (*tokens.shape[:2], WIDTH), "inputs are not of the width asked for"
+    decoded = tokenizer.decode(tokens)
+    assert decoded.shape == x.shape, f"decoded sequences have shape {tuple(decoded.shape)}, not {tuple(x.shape)}"
+    assert decoded.min() >= 0 and decoded.max() < small_mapper().n_cells[0], "decoded cells do not exist"
+
+
+def encoding_is_repeatable(kind: type[Tokenizer]) -> None:
+    """In eval mode a sequence has the same tokens every time, alone or among others."""
+    tokenizer, x = _tokenizer(kind)
+    tokens = tokenizer.encode(x)
+    assert torch.equal(tokens, tokenizer.encode(x)), "encoding twice gives other tokens"
+    assert torch.equal(tokens[:1], tokenizer.encode(x[:1])), "a sequence alone gets other tokens than among others"
+
+
+def exact_where_declared(kind: type[Tokenizer]) -> None:
+    """decode(encode(x)) = x where it declares `exact`."""
+    if kind.exact:
+        tokenizer, x = _tokenizer(kind)
+        assert torch.equal(tokenizer.decode(tokenizer.encode(x)), x), "declared exact, yet decode(encode(x)) is not x"
+
+
+def inputs_do_not_see_ahead(kind: type[Tokenizer]) -> None:
+    """Inputs of a group never change when tokens of that group or later ones change."""
+    tokenizer, x = _tokenizer(kind)
+    tokens, other = tokenizer.encode(x), tokenizer.encode(stays(small_mapper(), seed=1))
+    before = tokenizer.inputs(tokens)
+    for k, group in enumerate(tokenizer.schedule.groups()):
+        mixed = torch.cat([tokens[:, : group.start], other[:, group.start :]], dim=1)
+        _same(before[:, group], tokenizer.inputs(mixed)[:, group], f"inputs of group {k} see its own or later tokens")
+
+
+def next_inputs_are_the_inputs(kind: type[Tokenizer]) -> None:
+    """One group at a time equals all at once."""
+    tokenizer, x = _tokenizer(kind)
+    tokens = tokenizer.encode(x)
+    whole = tokenizer.inputs(tokens)
+    state: State = {}
+    for k, group in enumerate(tokenizer.schedule.groups()):
+        _same(tokenizer.next_inputs(tokens[:, : group.start], k, state), whole[:, group], f"next_inputs of group {k}")
+
+
+def head_makes_tokens(kind: type[Tokenizer]) -> None:
+    """The head's losses are one a token, and what it draws are tokens, the likeliest ones at temperature 0."""
+    tokenizer, sequences = _tokenizer(kind)
+    tokens = tokenizer.encode(sequences)
+    x = tokenizer.inputs(tokens)
+    hidden = _seeded(lambda: torch.randn(x.shape))
+    losses = tokenizer.head.loss(hidden, x, tokens)
+    assert losses.shape == tokens.shape[:2], f"losses have shape {tuple(losses.shape)}"
+    drawn = tokenizer.head.sample(hidden, x, generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == tokens.shape and drawn.dtype == tokens.dtype, "the head draws something else than tokens"
+    best = tokenizer.head.loss(hidden, x, tokenizer.head.sample(hidden, x, temperature=0))
+    assert (best <= tokenizer.head.loss(hidden, x, drawn) + TOLERANCE).all(), "temperature 0 is not the likeliest"
+
+
+def codec_learns_where_declared(kind: type[Tokenizer]) -> None:
+    """A tokenizer that `learns` has a codec whose own loss reaches every parameter of it; others have none."""
+    tokenizer, x = _tokenizer(kind)
+    assert (tokenizer.codec is not None) == kind.learns, "`learns` is declared and there is no codec, or the reverse"
+    if tokenizer.codec is not None:
+        tokenizer.codec.train()
+        torch.stack(list(tokenizer.loss(x).values())).sum().backward()
+        still = [n for n, p in tokenizer.codec.named_parameters() if p.grad is None]
+        assert not still, f"the codec's loss does not reach {', '.join(still)}"
+    health = tokenizer.eval().health(x)
+    assert 0 <= health["accuracy"] <= 1, "health has no accuracy between 0 and 1"
+
+
+# ------------------------------------------------------------------------------------------------------ backbones
+
+
+def _backbone(kind: type[Backbone]) -> Any:
+    backbone = _seeded(lambda: kind(WIDTH)).eval()
+    with torch.no_grad():
+        for p in backbone.parameters():  # away from the start, where some branches are zero
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return backbone
+
+
+def _input(length: int, batch: int = 3) -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return torch.randn(batch, length, WIDTH, generator=random), torch.randn(batch, WIDTH, generator=random)
+
+
+def _noise(x: Tensor) -> Tensor:
+    """A change that no normalisation takes out again."""
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+
+
+def shape_is_kept(kind: type[Backbone]) -> None:
+    """The output has the shape of the input, for every schedule, with and without a condition."""
+    backbone = _backbone(kind)
+    for schedule in SCHEDULES:
+        x, cond = _input(schedule.n_tokens)
+        for c in (None, cond):
+            assert backbone(x, schedule, c).shape == x.shape, "the output has another shape"
+
+
+def later_groups_change_nothing(kind: type[Backbone]) -> None:
+    """Outputs of a group never change when later groups change."""
+    backbone = _backbone(kind)
+    for schedule in SCHEDULES:
+        x, cond = _input(schedule.n_tokens)
+        before = backbone(x, schedule, cond)
+        for k, group in enumerate(schedule.groups()):
+            changed = x.clone()
+            changed[:, group.stop :] += _noise(changed[:, group.stop :])
+            after = backbone(changed, schedule, cond)
+            _same(before[:, : group.stop], after[:, : group.stop], f"group {k} of {schedule.lengths} sees later groups")
+
+
+def earlier_tokens_matter(kind: type[Backbone]) -> None:
+    """The last token's output depends on the first token's input."""
+    backbone = _backbone(kind)
+    for schedule in SCHEDULES:
+        x, cond = _input(schedule.n_tokens)
+        changed = x.clone()
+        changed[:, 0] += _noise(changed[:, 0])
+        difference = (backbone(x, schedule, cond) - backbone(changed, schedule, cond))[:, -1].abs().max().item()
+        assert difference > 0, f"nothing is mixed under schedule {schedule.lengths}"
+
+
+def group_by_group_is_all_at_once(kind: type[Backbone]) -> None:
+    """One group at a time, with its state, equals all at once."""
+    backbone = _backbone(kind)
+    for schedule in SCHEDULES:
+        x, cond = _input(schedule.n_tokens)
+        for c in (None, cond):
+            state = backbone.new_state(len(x), schedule)
+            parts = [backbone(x[:, group], schedule, c, state) for group in schedule.groups()]
+            _same(torch.cat(parts, 1), backbone(x, schedule, c), f"group by group differs under {schedule.lengths}")
+
+
+def sequences_are_apart(kind: type[Backbone]) -> None:
+    """A sequence alone gets the output it gets among others."""
+    backbone = _backbone(kind)
+    for schedule in SCHEDULES:
+        x, cond = _input(schedule.n_tokens)
+        _same(backbone(x, schedule, cond)[:1], backbone(x[:1], schedule, cond[:1]), "sequences of a batch mix")
+
+
+def condition_steers_where_declared(kind: type[Backbone]) -> None:
+    """The condition changes the output where it declares `uses_condition`, and not where it does not."""
+    backbone = _backbone(kind)
+    x, cond = _input(9)
+    schedule = SCHEDULES[0]
+    change = (backbone(x, schedule, cond) - backbone(x, schedule, cond + _noise(cond))).abs().max().item()
+    assert (change > 0) == backbone.uses_condition, "`uses_condition` does not say whether the condition matters"
+
+
+def everything_learns(kind: type[Backbone]) -> None:
+    """A training pass gives every parameter a finite gradient."""
+    backbone = _backbone(kind).train()
+    x, cond = _input(9)
+    backbone(x, SCHEDULES[0], cond).square().sum().backward()
+    bad = [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not bad, f"no finite gradient for {', '.join(bad)}"
+
+
+# -------------------------------------------------------------------------------------------------------- routers
+
+
+def _router(kind: type[Router]) -> Any:
+    return _seeded(lambda: kind(kind.max_experts or 4, WIDTH)).eval()
+
+
+def weights_sum_to_one(kind: type[Router]) -> None:
+    """Each sequence has different experts, all of which exist, and weights that sum to 1."""
+    router = _router(kind)
+    x, cond = _input(5, batch=32)
+    routing = router(cond, x)
+    n = kind.max_experts or 4
+    assert routing.weights.shape == routing.experts.shape == (32, routing.experts.shape[1]), "one row a sequence"
+    _same(routing.weights.sum(1), torch.ones(32), "weights do not sum to 1")
+    assert routing.experts.min() >= 0 and routing.experts.max() < n, "an expert that does not exist"
+    assert all(len(set(row)) == len(row) for row in routing.experts.tolist()), "the same expert twice"
+
+
+def routing_is_repeatable(kind: type[Router]) -> None:
+    """In eval mode a sequence goes to the same experts every time, alone or among others."""
+    router = _router(kind)
+    x, cond = _input(5, batch=8)
+    a, b, alone = router(cond, x), router(cond, x), router(cond[:1], x[:1])
+    assert torch.equal(a.experts, b.experts) and torch.equal(a.weights, b.weights), "routing changes from call to call"
+    assert torch.equal(a.experts[:1], alone.experts), "a sequence alone is routed otherwise than among others"
+
+
+def entity_is_needed_as_declared(kind: type[Router]) -> None:
+    """It routes without an entity exactly where it does not declare `needs_entity`."""
+    router = _router(kind)
+    x, _ = _input(5)
+    try:
+        router(None, x)
+    except (ValueError, TypeError, AttributeError):
+        assert kind.needs_entity, "it fails without an entity, which it does not declare to need"
+    else:
+        assert not kind.needs_entity, "it declares to need an entity and does without"
+
+
+def router_learns(kind: type[Router]) -> None:
+    """The weights carry a gradient to every parameter of the router."""
+    router = _router(kind).train()
+    x, cond = _input(5, batch=8)
+    routing = router(cond, x)
+    if list(router.parameters()):
+        (routing.weights * torch.arange(8.0)[:, None]).sum().backward()
+        still = [n for n, p in router.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert not still, f"no gradient reaches {', '.join(still)}"
+
+
+# ------------------------------------------------------------------------------------------------- all with weights
+
+
+def options_have_defaults(kind: type) -> None:
+    """What the experimenter chooses is keyword-only with a default, so that the signature is the configuration."""
+    parameters = list(inspect.signature(kind).parameters.values())
+    loose = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    assert not loose, f"options without a default: {', '.join(loose)}"
+    assert not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters), "*args or **kwargs hide options"
+
+
+def tokenizer_is_restored(kind: type[Tokenizer]) -> None:
+    """Saved and loaded, it answers the same."""
+    tokenizer, x = _tokenizer(kind)
+    torch.manual_seed(7)
+    fresh: Any = kind(small_mapper(), STEPS, WIDTH).eval()
+    fresh.load_state_dict(tokenizer.state_dict())
+    assert torch.equal(fresh.encode(x), tokenizer.encode(x)), "loaded into a fresh copy, it makes other tokens"
+
+
+def backbone_is_restored(kind: type[Backbone]) -> None:
+    """Saved and loaded, it answers the same."""
+    backbone = _backbone(kind)
+    torch.manual_seed(7)
+    fresh: Any = kind(WIDTH).eval()
+    fresh.load_state_dict(backbone.state_dict())
+    x, cond = _input(9)
+    _same(fresh(x, SCHEDULES[0], cond), backbone(x, SCHEDULES[0], cond), "loaded into a fresh copy, it answers otherwise")
+
+
+LAWS: dict[str, tuple[Law, ...]] = {
+    "mapper": (
+        centres_lie_in_their_cells,
+        fitted_points_are_on_the_map,
+        outside_is_minus_one,
+        levels_are_nested,
+        geometry_holds_the_centres,
+        rebuilt_from_its_config,
+        options_have_defaults,
+    ),
+    "tokenizer": (
+        tokens_fit_the_schedule,
+        encoding_is_repeatable,
+        exact_where_declared,
+        inputs_do_not_see_ahead,
+        next_inputs_are_the_inputs,
+        head_makes_tokens,
+        codec_learns_where_declared,
+        tokenizer_is_restored,
+        options_have_defaults,
+    ),
+    "backbone": (
+        shape_is_kept,
+        later_groups_change_nothing,
+        earlier_tokens_matter,
+        group_by_group_is_all_at_once,
+        sequences_are_apart,
+        condition_steers_where_declared,
+        everything_learns,
+        backbone_is_restored,
+        options_have_defaults,
+    ),
+    "router": (
+        weights_sum_to_one,
+        routing_is_repeatable,
+        entity_is_needed_as_declared,
+        router_learns,
+        options_have_defaults,
+    ),
+}
+"""The laws of each kind of part."""
+
+
+class Verdict(Struct):
+    """What one law says of one part; ``problem`` is ``None`` where it holds."""
+
+    part: str
+    law: str
+    problem: str | None = None
+
+
+def cases(plugin: str | None = None) -> list[Any]:
+    """``(part, law)`` for every part of a plugin (of all plugins by default), as pytest parameters with readable ids."""
+    import pytest
+
+    return [
+        pytest.param(load_part(e.kind, e.full_name), law, id=f"{e.full_name}-{law.__name__}")
+        for e in registry()
+        for law in LAWS.get(e.kind, ())
+        if plugin in (None, e.package)
+    ]
+
+
+def check_parts(plugin: str | None = None) -> list[Verdict]:
+    """Run every law over every part of a plugin, or of all plugins."""
+    verdicts = []
+    for entry in registry():
+        if plugin not in (None, entry.package):
+            continue
+        for law in LAWS.get(entry.kind, ()):
+            sentence = (law.__doc__ or law.__name__).strip().rstrip(".")
+            try:
+                law(load_part(entry.kind, entry.full_name))
+                problem = None
+            except Exception as error:  # a foreign part may raise anything
+                problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            verdicts.append(Verdict(f"{entry.kind} {entry.full_name}", sentence, problem))
+    return verdicts
