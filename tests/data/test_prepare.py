@@ -1,0 +1,280 @@
+"""From points to a dataset: what is kept, what is lost and told, what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mobtk
+from mobtk.data.prepare import _fill
+from mobtk.data.traits import home_and_work
+from mobtk.errors import BadInput
+
+
+def _points(users=6, days=14, every="30min", seed=0):
+    """People at home by night and at work by day, around Berlin, in two whole weeks from a Monday."""
+    rng = np.random.default_rng(seed)
+    times = pd.date_range("2024-01-01", periods=days * 48, freq=every)
+    frames = []
+    for u in range(users):
+        home, work = 52.5 + 0.05 * rng.random(2), 13.3 + 0.05 * rng.random(2)
+        at_work = ((times.hour >= 9) & (times.hour < 17)).astype(int)
+        frames.append(pd.DataFrame({"user": f"u{u}", "time": times, "lat": home[at_work], "lon": work[at_work]}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture
+def csv(tmp_path):
+    file = tmp_path / "points.csv"
+    _points().to_csv(file, index=False)
+    return file
+
+
+def test_weeks_of_hours_from_csv(csv, tmp_path):
+    dataset = mobtk.prepare(csv, tmp_path / "d", mapper_options={"size": 500})
+    assert dataset.cells.shape == (12, 168)
+    assert dataset.info.split == {"train": 8, "valid": 2, "test": 2}
+    assert str(dataset.starts.min())[:10] == "2024-01-01"
+    assert (dataset.column("home") != dataset.column("work")).mean() > 0.5
+    again = mobtk.Dataset(tmp_path / "d")
+    assert (again.cells == dataset.cells).all()
+    assert again.info == dataset.info
+
+
+@pytest.mark.parametrize("kind", ["parquet", "geoparquet", "csv.gz"])
+def test_every_format_gives_the_same(kind, csv, tmp_path):
+    points = pd.read_csv(csv)
+    file = tmp_path / f"p.{kind}"
+    if kind == "parquet":
+        points.assign(time=pd.to_datetime(points["time"])).to_parquet(file)
+    elif kind == "csv.gz":
+        points.to_csv(file, index=False)
+    else:
+        import geopandas
+
+        frame = geopandas.GeoDataFrame(
+            points[["user", "time"]], geometry=geopandas.points_from_xy(points["lon"], points["lat"]), crs=4326
+        )
+        frame.to_crs(3035).to_parquet(file)
+    expected = mobtk.prepare(csv, tmp_path / "a").cells
+    assert (mobtk.prepare(file, tmp_path / "b").cells == expected).mean() > 0.999
+
+
+def test_columns_units_and_scale_are_mapped(tmp_path):
+    points = _points()
+    odd = pd.DataFrame(
+        {
+            "uid": points["user"],
+            "minute": (points["time"] - pd.Timestamp("2024-01-01")).dt.total_seconds() // 60,
+            "y6": (points["lat"] * 1e6).astype(int),
+            "x6": (points["lon"] * 1e6).astype(int),
+        }
+    )
+    odd.to_parquet(tmp_path / "odd.parquet")
+    points.to_parquet(tmp_path / "plain.parquet")
+    a = mobtk.prepare(tmp_path / "plain.parquet", tmp_path / "a")
+    b = mobtk.prepare(
+        tmp_path / "odd.parquet", tmp_path / "b", user="uid", time="minute", lat="y6", lon="x6",
+        time_unit="min", time_origin="2024-01-01", scale=1e-6,
+    )  # fmt: skip
+    assert (a.cells == b.cells).mean() > 0.99
+    assert (a.starts == b.starts).all()
+
+
+def test_days_begin_at_midnight_where_the_people_are(tmp_path):
+    points = _points(days=4)
+    points["time"] = points["time"] - pd.Timedelta("8h")  # the same local days, told in UTC
+    points.to_parquet(tmp_path / "p.parquet")
+    dataset = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d", period="day", timezone="Asia/Shanghai")
+    assert {str(s)[11:19] for s in dataset.starts} == {"00:00:00"}
+    assert len(dataset) == 24
+
+
+def test_a_step_keeps_its_most_visited_cell(tmp_path):
+    rows = []
+    for user in "abc":
+        for hour in range(24):
+            minutes = [(5, 13.30), (15, 13.40), (25, 13.40)]
+            rows += [(user, pd.Timestamp("2024-01-01") + pd.Timedelta(hours=hour, minutes=m), 52.5, x) for m, x in minutes]
+    pd.DataFrame(rows, columns=["user", "time", "lat", "lon"]).to_parquet(tmp_path / "p.parquet")
+    dataset = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d", period="day")
+    assert (dataset.cells == dataset.mapper().encode([52.5], [13.4])[0]).all()
+
+
+def test_the_funnel_tells_every_loss(tmp_path):
+    points = _points()
+    n = len(points)
+    points.loc[3, "lat"] = np.nan
+    points.loc[5, "user"] = None
+    points = pd.concat(
+        [
+            points,
+            points.iloc[10:20],
+            pd.DataFrame({"user": ["far"], "time": [points["time"][0]], "lat": [10.0], "lon": [10.0]}),
+        ]
+    )
+    points.to_parquet(tmp_path / "p.parquet")
+    dataset = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d", bounds=(52, 13, 53, 14))
+    left = {loss.step: loss.points for loss in dataset.info.funnel}
+    assert left["read"] == n + 11
+    assert left["complete"] == n + 9
+    assert left["no row twice"] == n - 1
+    assert left["in bounds"] == n - 2
+    assert dataset.info.funnel[-1].sequences == len(dataset)
+    assert all(loss.why for loss in dataset.info.funnel[1:])
+
+
+row = st.lists(st.integers(-1, 3), min_size=1, max_size=12)
+
+
+@given(row, st.sampled_from(["hold", "nearest", "drop"]), st.none() | st.integers(1, 4))
+def test_gaps_are_filled_by_their_rule(cells, gaps, max_gap):
+    filled = _fill(np.array([cells]), gaps, max_gap)[0].tolist()
+    known = [i for i, c in enumerate(cells) if c >= 0]
+    for i, c in enumerate(cells):
+        if c >= 0:
+            assert filled[i] == c, "what is known stays"
+            continue
+        before, after = [k for k in known if k < i], [k for k in known if k > i]
+        source = None
+        if gaps == "hold":
+            source = before[-1] if before else (after[0] if after else None)
+        elif gaps == "nearest" and known:
+            source = min(known, key=lambda k: (abs(k - i), k > i))
+        if source is None or (max_gap is not None and abs(source - i) > max_gap):
+            assert filled[i] == -1
+        else:
+            assert filled[i] == cells[source]
+
+
+def test_home_and_work_by_hand():
+    hour, weekend = np.array([2, 3, 12, 13, 12, 20]), np.array([0, 0, 0, 0, 1, 0], bool)
+    home, work = home_and_work(np.array([[1, 1, 2, 2, 3, 3], [5, 6, 4, 3, 9, 9]]), hour, weekend)
+    assert home.tolist() == [1, 5], "ties go to the lower cell"
+    assert work.tolist() == [2, 3]
+    home, work = home_and_work(np.array([[7, 7, 8]]), np.array([20, 21, 12]), np.array([False, False, True]))
+    assert (home.tolist(), work.tolist()) == ([7], [8]), "no night: all steps; no weekday: the weekend"
+
+
+def test_visits_are_cut_without_overlap_and_end_with_the_last(tmp_path):
+    rows = [(u, 60 * i, f"p{(i * 7 + len(u)) % 5}") for u in ("a", "bb", "ccc") for i in range(50)]
+    pd.DataFrame(rows, columns=["user", "minute", "poi"]).to_parquet(tmp_path / "visits.parquet")
+    places = pd.DataFrame({"poi": [f"p{i}" for i in range(5)], "lat": 52.5 + 0.01 * np.arange(5), "lon": 13.3})
+    places.to_parquet(tmp_path / "places.parquet")
+    dataset = mobtk.prepare(
+        tmp_path / "visits.parquet", tmp_path / "d", time="minute", time_unit="min", time_origin="2024-01-01",
+        places=tmp_path / "places.parquet", place="poi", mapper="places", step="event", period="8", split="time",
+    )  # fmt: skip
+    assert dataset.mapper().n_cells == (5,)
+    assert dataset.cells.shape == (18, 8)
+    mine = dataset.cells[dataset.users == "a"].ravel()
+    assert mine.tolist() == [(i * 7 + 1) % 5 for i in range(2, 50)], "the first two do not fill a sequence"
+    ends = dataset.starts
+    assert ends[dataset.rows("train")].max() <= ends[dataset.rows("test")].max()
+
+
+BAD = {
+    "empty file": (lambda p: b"", {}, "is empty"),
+    "header only": (lambda p: b"user,time,lat,lon\n", {}, "has a header but no rows"),
+    "no such column": (
+        lambda p: p.rename(columns={"lat": "y"}),
+        {},
+        r"has no column 'lat'.*it has user, time, y, lon.*--lat",
+    ),
+    "latitude out of range": (lambda p: p.assign(lat=p["lat"] + 100), {}, r"lat 152\.\d+ is outside -90\.\.90"),
+    "swapped axes": (
+        lambda p: p.rename(columns={"lat": "lon", "lon": "lat"}).assign(lat=100.0),
+        {},
+        "swap --lat and --lon",
+    ),
+    "all below coverage": (
+        lambda p: p.iloc[:40],
+        {"coverage": 0.9},
+        r"no week of any user is covered to 90%.*--coverage 0\.1",
+    ),
+    "one user": (lambda p: p[p["user"] == "u0"], {}, "needs three users and there is 1 left; use --split time"),
+    "one point": (lambda p: p.iloc[:1], {}, "no week of any user is covered"),
+    "all times missing": (lambda p: p.assign(time=None), {}, "holds no times: it is empty"),
+    "all positions missing": (lambda p: p.assign(lat=np.nan), {}, "lack a user, a time or a position"),
+    "no times": (lambda p: p.assign(time="yesterday"), {}, "holds no times: its first value is 'yesterday'"),
+    "numbers without a unit": (lambda p: p.assign(time=np.arange(len(p))), {}, "--time-unit"),
+    "unknown timezone": (lambda p: p, {"timezone": "Berlin"}, "timezone 'Berlin' is unknown"),
+    "unknown mapper": (lambda p: p, {"mapper": "gird"}, "did you mean 'grid'"),
+    "unknown option of the mapper": (lambda p: p, {"mapper_options": {"siez": 1}}, "does not take these options"),
+    "no duration": (lambda p: p, {"step": "often"}, "step 'often' is no duration"),
+    "uneven period": (lambda p: p, {"step": "7h", "period": "day"}, "not a whole number of steps"),
+    "unknown gap rule": (lambda p: p, {"gaps": "guess"}, "gap rule 'guess' is not one of hold, nearest, drop"),
+    "shares": (lambda p: p, {"shares": (0.5, 0.1, 0.1)}, "sum to 1"),
+    "outside": (lambda p: p, {"bounds": (0.0, 0.0, 1.0, 1.0)}, "no point .* is left after the step 'in bounds'"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_is_one_sentence_and_nothing_is_written(case, tmp_path):
+    make, options, complaint = BAD[case]
+    content = make(_points())
+    file = tmp_path / "in.csv"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        content.to_csv(file, index=False)
+    with pytest.raises(mobtk.MobtkError, match=complaint) as error:
+        mobtk.prepare(file, tmp_path / "out", **options)
+    assert "\n" not in str(error.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"], "nothing half-written"
+
+
+def test_a_truncated_parquet_is_one_sentence(tmp_path):
+    whole = tmp_path / "whole.parquet"
+    _points().to_parquet(whole)
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-200])
+    with pytest.raises(BadInput, match=r"cut\.parquet cannot be read"):
+        mobtk.prepare(cut, tmp_path / "out")
+
+
+def test_duplicates_and_gaps_in_time_are_told_and_the_rest_is_used(tmp_path):
+    points = pd.concat([_points(), _points().iloc[:100]])
+    points.to_csv(tmp_path / "in.csv", index=False)
+    dataset = mobtk.prepare(tmp_path / "in.csv", tmp_path / "d")
+    assert "100 have the user, time of another row" in [loss.why for loss in dataset.info.funnel]
+    assert len(dataset) == 12
+
+
+def test_an_existing_folder_is_kept_unless_told(csv, tmp_path):
+    mobtk.prepare(csv, tmp_path / "d")
+    with pytest.raises(BadInput, match="exists already.*--force"):
+        mobtk.prepare(csv, tmp_path / "d")
+    mobtk.prepare(csv, tmp_path / "d", replace=True)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(csv, tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(BadInput, match=r"cannot write .*No space left on device; free some space"):
+        mobtk.prepare(csv, tmp_path / "d")
+    assert [p.name for p in tmp_path.iterdir()] == ["points.csv"]
+
+
+def test_a_file_in_the_way_of_the_folder_is_told(csv, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput, match="cannot write"):
+        mobtk.prepare(csv, tmp_path / "file" / "d")
+
+
+@pytest.mark.parametrize("name", ["dataset.toml", "mapper.json", "sequences.parquet"])
+def test_a_damaged_dataset_is_told(name, csv, tmp_path):
+    mobtk.prepare(csv, tmp_path / "d")
+    (tmp_path / "d" / name).write_bytes(b"\x00broken")
+    with pytest.raises(BadInput, match="is damaged.*prepare it again"):
+        mobtk.Dataset(tmp_path / "d")
+
+
+def test_what_is_no_dataset_is_told(tmp_path):
+    with pytest.raises(BadInput, match="is not a dataset.*mobtk data prepare"):
+        mobtk.Dataset(tmp_path)

@@ -1,0 +1,86 @@
+"""Every combination of installed parts: the valid ones build, learn and generate; the others are refused."""
+
+import itertools
+
+import pytest
+import torch
+
+from mobtk.errors import PartMismatch
+from mobtk.models.assemble import assemble, load_part
+from mobtk.plugins import registry
+from mobtk.recipe import Part, Recipe
+from mobtk.testing.fixtures import STEPS, points, stays
+
+KINDS = ("mapper", "tokenizer", "backbone", "router")
+ALL = list(itertools.product(*([e.full_name for e in registry().entries(kind)] for kind in KINDS)))
+
+
+def _recipe(mapper, tokenizer, backbone, router, traits=("home", "work", "cluster")):
+    experts = min(2, load_part("router", router).max_experts or 2)
+    names = {kind: Part(name) for kind, name in zip(KINDS, (mapper, tokenizer, backbone, router), strict=True)}
+    return Recipe(width=16, experts=experts, traits=traits, **names)
+
+
+def _mapper(name, _made={}):  # noqa: B006
+    if name not in _made:
+        _made[name] = load_part("mapper", name).fit(*points())
+    return _made[name]
+
+
+def _valid(mapper, tokenizer):
+    return load_part("mapper", mapper).nested or not load_part("tokenizer", tokenizer).needs_levels
+
+
+@pytest.mark.parametrize(("mapper", "tokenizer", "backbone", "router"), [c for c in ALL if _valid(*c[:2])])
+def test_valid_combination_learns_and_generates(mapper, tokenizer, backbone, router):
+    places = _mapper(mapper)
+    n = places.n_cells[0]
+    model = assemble(_recipe(mapper, tokenizer, backbone, router), places, STEPS, {"home": n, "work": n, "cluster": 8})
+    x = stays(places)
+    traits = torch.stack([x[:, 0], x[:, -1], torch.arange(len(x)) % 8], dim=1)
+    if model.tokenizer.codec is not None:
+        sum(model.tokenizer.loss(x).values()).backward()
+    model.train()
+    tokens = model.tokenizer.encode(x)
+    weights = [p for name, p in model.named_parameters() if not name.startswith("tokenizer.codec.")]
+    optimizer = torch.optim.SGD(weights, lr=0.05)
+
+    def loss():
+        return model.loss(tokens, traits)["tokens"]
+
+    before = loss()
+    before.backward()
+    optimizer.step()
+    assert loss().item() < before.item(), "one small step downhill does not lower the loss"
+    drawn = model.eval().generate(traits, len(x), generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == x.shape
+    assert drawn.min() >= 0 and drawn.max() < n
+
+
+@pytest.mark.parametrize(("mapper", "tokenizer", "backbone", "router"), [c for c in ALL if not _valid(*c[:2])])
+def test_invalid_combination_is_refused_with_what_would_fit(mapper, tokenizer, backbone, router):
+    with pytest.raises(PartMismatch, match=r"wants a mapper with levels; .* has one only\. Try: grid, h3$"):
+        assemble(_recipe(mapper, tokenizer, backbone, router), _mapper(mapper), STEPS, {})
+
+
+def test_there_are_combinations_of_both_kinds():
+    valid = [c for c in ALL if _valid(*c[:2])]
+    assert len(valid) >= 45
+    assert len(ALL) - len(valid) >= 9
+
+
+def test_router_without_its_entity_is_refused():
+    with pytest.raises(PartMismatch, match="routes by traits and the recipe has none.*try: none, input"):
+        assemble(_recipe("grid", "cells", "gpt2", "entity", traits=()), _mapper("grid"), STEPS, {})
+
+
+def test_more_experts_than_the_router_serves_is_refused():
+    recipe = Recipe(experts=4, router=Part("none"))
+    with pytest.raises(PartMismatch, match="serves at most 1 expert, the recipe has 4. Try: input, entity"):
+        assemble(recipe, _mapper("grid"), STEPS, {})
+
+
+def test_sequence_longer_than_the_backbone_reads_is_refused():
+    recipe = Recipe(tokenizer=Part("cells"), backbone=Part("gpt2", {"positions": 10}), traits=())
+    with pytest.raises(PartMismatch, match="reads at most 10 tokens.*--set backbone.positions=24"):
+        assemble(recipe, _mapper("grid"), STEPS, {})
