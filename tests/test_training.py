@@ -151,8 +151,8 @@ def test_two_processes_give_the_losses_of_one(trained, city, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = _losses(trained), _losses(run)
     assert [x[:2] for x in one] == [x[:2] for x in two]
-    # the codebook revives dead codes from the first process's half of a batch, hence not to the last digit
-    assert [x[2] for x in two] == pytest.approx([x[2] for x in one], rel=0.1)
+    # sums are taken in another order: a step that lies between two codes may choose the other one
+    assert [x[2] for x in two] == pytest.approx([x[2] for x in one], rel=0.01)
 
 
 def test_a_batch_that_cannot_be_split_is_refused(city, tmp_path):

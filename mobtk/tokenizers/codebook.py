@@ -44,16 +44,25 @@ class Codebook(nn.Module):
             return torch.addmm(bias, x.float().flatten(0, -2), self.table.T).argmax(-1).view(x.shape[:-1])
 
     @torch.no_grad()
-    def update(self, x: Float[Tensor, "n d"], codes: Int[Tensor, "n"]) -> None:
-        """Move each code towards the mean of the vectors that chose it, and revive the dead ones."""
-        x = x.float()
+    def update(self, x: Float[Tensor, "B n d"], codes: Int[Tensor, "B n"]) -> None:
+        """Move each code towards the mean of the vectors that chose it, and revive the dead ones.
+
+        Rank ``r`` of ``R`` holds every ``R``-th sequence of the batch from ``r`` on, as training deals them, so that the
+        same vectors are revived whatever the number of processes.
+        """
+        x, codes = x.float(), codes.flatten()
         uses = torch.bincount(codes, minlength=len(self.table)).float()
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, x)
-        spare = x[torch.randint(len(x), (len(self.table),), device=x.device)]
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(uses)
-            dist.all_reduce(sums)
-            dist.broadcast(spare, 0)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, x.flatten(0, 1))
+        parallel = dist.is_available() and dist.is_initialized()
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
+        picks = torch.randint(x.shape[0] * ranks * x.shape[1], (len(self.table),), device=x.device)
+        if parallel:
+            dist.broadcast(picks, 0)
+        sequence, token = picks // x.shape[1], picks % x.shape[1]
+        spare = x[sequence // ranks, token] * (sequence % ranks == rank)[:, None]
+        if parallel:
+            for statistic in (uses, sums, spare):
+                dist.all_reduce(statistic)
         self.uses.lerp_(uses, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         dead = (self.uses < self.revive)[:, None]

@@ -294,9 +294,9 @@ class Codec(nn.Module):
             commit = commit + (residual - chosen).square().sum(-1).mean()
             running = self.refine(k, running, residual + (chosen - residual).detach())
             codes.append(code)
-            residuals.append(residual.detach().flatten(0, 1))
+            residuals.append(residual.detach())
         if self.training:
-            self.codebook.update(torch.cat(residuals), torch.cat([c.flatten() for c in codes]))
+            self.codebook.update(torch.cat(residuals, dim=1), torch.cat(codes, dim=1))
         # in the unit of the logits, so that it weighs the same whatever the scale of the map
         return codes, running, self.commitment * self.sharpness.exp().detach() * commit / len(codes)
 

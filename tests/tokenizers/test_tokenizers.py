@@ -118,7 +118,7 @@ def test_training_decodes_people_it_has_not_seen(city):
 
 def test_dead_codes_come_back_and_without_revival_they_do_not():
     torch.manual_seed(0)
-    x = torch.randn(512, 4) + 5.0
+    x = torch.randn(1, 512, 4) + 5.0
     used = {}
     for revive in (0.0, 0.1):
         codebook = Codebook(64, 4, decay=0.9, revive=revive, rate=0.0)
@@ -139,7 +139,7 @@ def test_nearest_is_the_nearest():
 def test_averages_settle_on_the_means_of_what_chose_a_code():
     torch.manual_seed(0)
     codebook = Codebook(2, 1, decay=0.5, revive=0.1, rate=0.0)
-    x = torch.tensor([[0.0], [0.2], [10.0], [10.4]])
+    x = torch.tensor([[[0.0], [0.2], [10.0], [10.4]]])
     for _ in range(60):
         codebook.update(x, codebook.nearest(x))
     assert sorted(codebook.table[:, 0].tolist()) == pytest.approx([0.1, 10.2], abs=1e-3)
