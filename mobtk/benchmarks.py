@@ -16,7 +16,7 @@ from mobtk.recipe import Part, Recipe
 REFERENCE = Recipe(
     source="M-STAR's reference sizes",
     width=256,
-    tokenizer=Part("rvq", {"codes": 4096, "code_width": 256, "depth": 2, "heads": 8}),
+    tokenizer=Part("rvq", {"codes": 4096, "code_width": 256, "depth": 2, "heads": 8, "head": "categorical"}),
     backbone=Part("transformer", {"depth": 4, "heads": 8}),
 )
 """The sizes of Luo et al. 2025, with mobtk's parts."""

@@ -12,6 +12,9 @@ from mobtk.training import train
 
 log = logging.getLogger("mobtk")
 
+WEEKS = 40_000
+"""Of the city. Half of them train: no week is seen twice, so that nobody's places can be learned by heart."""
+
 
 def demo(out: PathLike = "mobtk-demo", n: int = 2000, *, seed: int = 0, replace: bool = False) -> tuple[dict[str, Any], str]:
     """Run the demo; its result and what to print. ``mobtk demo`` does the same.
@@ -28,8 +31,10 @@ def demo(out: PathLike = "mobtk-demo", n: int = 2000, *, seed: int = 0, replace:
     def tick(what: str) -> None:
         clock[what] = round(time.perf_counter() - started - sum(clock.values()), 1)
 
-    log.info("1/4 build: the built-in city, 10,000 weeks of 2,500 people, and a coarse-to-fine model")
-    run = build("demo", out, changes={"training.seed": seed}, replace=replace)
+    log.info(
+        "1/4 build: the built-in city, %s weeks of %s people, and a coarse-to-fine model", f"{WEEKS:,}", f"{WEEKS // 4:,}"
+    )
+    run = build("demo", out, weeks=WEEKS, changes={"training.seed": seed}, replace=replace)
     tick("build")
     schedule = run.model().tokenizer.schedule
     log.info("2/4 train: %d tokens a week, decided in %d passes", schedule.n_tokens, schedule.n_groups)
@@ -50,6 +55,6 @@ def demo(out: PathLike = "mobtk-demo", n: int = 2000, *, seed: int = 0, replace:
         f"tokenizer on held-out people: {health['valid_accuracy']:.1%} of hours decoded right, "
         f"{health['valid_codes_used']:.0f} codes used, perplexity {health['valid_codes_perplexity']:.0f}\n"
         f"seconds: {', '.join(f'{k} {v:.0f}' for k, v in clock.items())}\n"
-        f"everything is in {run.path}; next: mobtk build --backbone mamba -o runs/mamba"
+        f"everything is in {run.path}; next: mobtk build demo --data {run.path}/data --backbone mamba -o runs/mamba"
     )
     return result, text

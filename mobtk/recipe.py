@@ -26,7 +26,7 @@ class Stage(Struct, forbid_unknown_fields=True):
     """How one stage is trained.
 
     Args:
-        epochs: passes over the training split at most.
+        epochs: passes over the training split at most; with a fraction, the last one ends early.
         batch: sequences a step, over all ranks and accumulated micro-batches together.
         accumulate: micro-batches a step is split into, to need less memory for the same result.
         lr: peak learning rate of AdamW; rises over the first ``warmup`` share of the steps, then falls by half a
@@ -36,7 +36,7 @@ class Stage(Struct, forbid_unknown_fields=True):
         patience: epochs without a better validation figure after which training stops.
     """
 
-    epochs: Positive = 30
+    epochs: Annotated[float, Meta(gt=0, le=1_000_000)] = 30
     batch: Positive = 64
     accumulate: Positive = 1
     lr: Rate = 1e-3
@@ -152,11 +152,11 @@ DEMO = Recipe(
     source="the default, sized for a few minutes on two cores",
     width=64,
     tokenizer=Part("rvq", {"lengths": [1, 7, 168], "turns": 24, "codes": 1024, "code_width": 2, "depth": 0, **SPARSE_CODES}),
-    backbone=Part("transformer", {"depth": 2, "heads": 2, "dropout": 0.05}),
+    backbone=Part("transformer", {"depth": 2, "heads": 2}),
     training=Training(
         precision="float32",
-        tokenizer=Stage(epochs=2, batch=16),
-        generator=Stage(epochs=5, batch=16, lr=5e-3),
+        tokenizer=Stage(epochs=0.25, batch=16),
+        generator=Stage(epochs=1, batch=16, lr=5e-3),
     ),
 )
 TINY = Recipe(

@@ -54,7 +54,9 @@ class Run:
             raise BadInput(f"run {path} is damaged: data.json: {error}; build it again") from None
 
     @classmethod
-    def create(cls, path: PathLike, recipe: Recipe, dataset: Dataset | None, *, replace: bool = False) -> Self:
+    def create(
+        cls, path: PathLike, recipe: Recipe, dataset: Dataset | None, *, weeks: int = 10_000, replace: bool = False
+    ) -> Self:
         """Write a new run with fresh weights. Without a dataset, the built-in city is prepared inside the folder."""
         check(recipe)
         recipe = copy.deepcopy(recipe)  # a recipe of a plugin stays as it is
@@ -62,7 +64,8 @@ class Run:
             getattr(recipe, kind).name = registry().find(kind, getattr(recipe, kind).name).full_name
         with new_folder(path, replace=replace) as folder:
             if dataset is None:
-                dataset = prepare_city(folder / "data", mapper=recipe.mapper.name, mapper_options=recipe.mapper.options)
+                part = recipe.mapper
+                dataset = prepare_city(folder / "data", weeks=weeks, mapper=part.name, mapper_options=part.options)
                 where = "data"
             else:
                 where = os.path.relpath(dataset.path.resolve(), Path(path).resolve())
@@ -149,6 +152,7 @@ def build(
     out: PathLike = "run",
     *,
     data: PathLike | None = None,
+    weeks: int = 10_000,
     changes: Mapping[str, Any] | None = None,
     replace: bool = False,
 ) -> Run:
@@ -158,6 +162,7 @@ def build(
         recipe: name of a recipe, a TOML file, or a :class:`~mobtk.Recipe`.
         out: folder of the run.
         data: folder of a dataset; the built-in city if not given.
+        weeks: size of the built-in city.
         changes: settings to change, by dotted key, such as ``{"backbone": "mamba", "tokenizer.codes": 512}``.
         replace: replace an existing folder.
 
@@ -177,7 +182,7 @@ def build(
                 f"to the dataset, or prepare it again with --mapper {changed.mapper.name}"
             )
         changed = changed.change("mapper", dataset.mapper_spec["name"])
-    return Run.create(out, changed, dataset, replace=replace)
+    return Run.create(out, changed, dataset, weeks=weeks, replace=replace)
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:

@@ -141,24 +141,26 @@ class _Trainer:
             raise BadInput(f"{len(rows)} training sequences are fewer than {divisor}, one for each process")
         batch = min(stage.batch, len(rows) // divisor * divisor)
         batches = len(rows) // batch
-        total = stage.epochs * batches
+        total = max(1, round(stage.epochs * batches))
+        epochs = math.ceil(total / batches)
         p = self.progress
         use_bfloat16 = self.use_bfloat16(name)
         saved = time.monotonic()
         with _interrupts() as interrupted:
-            while p.epoch < stage.epochs and p.waited < stage.patience:
+            while p.step < total and p.waited < stage.patience:
                 order = np.random.default_rng([self.settings.seed, number, p.epoch]).permutation(rows)
                 started, first = time.perf_counter(), p.batch
+                last = min(batches, p.batch + total - p.step)
                 step_module.train()
                 bar = tqdm(
-                    total=batches,
+                    total=last,
                     initial=p.batch,
-                    desc=f"{name} {p.epoch + 1}/{stage.epochs}",
+                    desc=f"{name} {p.epoch + 1}/{epochs}",
                     unit="batch",
                     leave=False,
                     disable=None if self.rank == 0 else True,
                 )
-                while p.batch < batches:
+                while p.batch < last:
                     torch.manual_seed(_seed(self.settings.seed, number, p.step, self.rank))
                     lr = stage.lr * _warm_cosine(p.step, total, stage.warmup)
                     for group in optimizer.param_groups:
@@ -171,7 +173,7 @@ class _Trainer:
                     bar.update()
                     bar.set_postfix(loss=f"{terms['loss']:.4f}", refresh=False)
                     stop = self.agree(bool(interrupted))
-                    if (stop or time.monotonic() - saved > SAVE_SECONDS) and p.batch < batches:
+                    if (stop or time.monotonic() - saved > SAVE_SECONDS) and p.batch < last:
                         self.save_state(optimizer.state_dict()["state"], parameters)
                         saved = time.monotonic()
                         if stop:
@@ -186,7 +188,7 @@ class _Trainer:
                         f"the loss of stage {name} is not finite in epoch {p.epoch + 1}; lower its learning rate with "
                         f"--set training.{name}.lr={stage.lr / 3:g}"
                     )
-                means = {k: v / batches for k, v in p.sums.items()}
+                means = {k: v / last for k, v in p.sums.items()}
                 better = p.best is None or figure < p.best
                 p.waited = 0 if better else p.waited + 1
                 if better:
@@ -194,10 +196,10 @@ class _Trainer:
                     self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
                 entry = {"stage": name, "epoch": p.epoch + 1, "step": p.step, **means, **report, "lr": lr}
                 p.history.append(entry)
-                rate = (batches - first) * batch / max(seconds, 1e-9)
+                rate = (last - first) * batch / max(seconds, 1e-9)
                 if self.rank == 0:
                     shown = "  ".join(f"{k} {v:.4g}" for k, v in {**means, **report}.items() if "scale" not in k)
-                    log.info("%s %d/%d  %s  (%.0f sequences/s)", name, p.epoch + 1, stage.epochs, shown, rate)
+                    log.info("%s %d/%d  %s  (%.0f sequences/s)", name, p.epoch + 1, epochs, shown, rate)
                     if better:
                         save_weights(self.run.path / "weights.safetensors", self.model)
                 p.epoch, p.batch, p.sums = p.epoch + 1, 0, {}

@@ -134,6 +134,26 @@ def test_accumulated_micro_batches_give_the_losses_of_whole_batches(city, tmp_pa
     assert losses(1) == pytest.approx(losses(4), rel=1e-4)
 
 
+def test_part_of_an_epoch_ends_early_and_resumes_as_any(city, tmp_path, monkeypatch):
+    changes = {"training.tokenizer.epochs": 0.5, "training.generator.epochs": 1.5, "training.generator.batch": 8}
+    whole = mobtk.train(_build(city, tmp_path / "whole", **changes))
+    # 80 training weeks: 2 batches of 32, then 10 of 8
+    assert [(e["stage"], e["epoch"], e["step"]) for e in whole.history()] == [
+        ("tokenizer", 1, 1),
+        ("generator", 1, 10),
+        ("generator", 2, 15),
+    ]
+    cut, step = _build(city, tmp_path / "cut", **changes), training._Trainer.step
+    monkeypatch.setattr(training._Trainer, "step", lambda self, *a: os.kill(os.getpid(), signal.SIGINT) or step(self, *a))
+    for _ in range(20):
+        try:
+            mobtk.train(cut, resume=True)
+        except Stopped:
+            continue
+        break
+    assert _losses(cut) == _losses(whole)
+
+
 def test_patience_stops_early(city, tmp_path):
     changes = {"training.generator.epochs": 9, "training.generator.patience": 1, "training.generator.lr": 0.3}
     history = mobtk.train(_build(city, tmp_path / "r", **changes)).history()

@@ -27,6 +27,7 @@ def parts(kind: str | None, as_json: bool) -> None:
 @click.argument("recipe", default="default")
 @click.option("-o", "--out", default="run", show_default=True, help="Folder of the run.")
 @click.option("--data", metavar="DATASET", help="A dataset folder; by default the built-in city.")
+@click.option("--weeks", type=int, default=10_000, show_default=True, help="Size of the built-in city.")
 @click.option("--mapper", help="Spatial mapper, such as grid or h3.")
 @click.option("--tokenizer", help="Tokenizer, such as rvq or cells.")
 @click.option("--backbone", help="Backbone, such as transformer, mamba or gpt2.")
@@ -40,6 +41,7 @@ def build(
     recipe: str,
     out: str,
     data: str | None,
+    weeks: int,
     traits: str | None,
     pairs: tuple[str, ...],
     replace: bool,
@@ -59,7 +61,7 @@ def build(
     changes = {key: value for key, value in chosen.items() if value is not None}
     if traits is not None:
         changes["traits"] = [t.strip() for t in traits.split(",") if t.strip()]
-    run = build_run(recipe, out, data=data, changes=changes | settings(pairs), replace=replace)
+    run = build_run(recipe, out, data=data, weeks=weeks, changes=changes | settings(pairs), replace=replace)
     model = run.model()
     schedule = model.tokenizer.schedule
     size = {"codec": 0, "generator": 0}

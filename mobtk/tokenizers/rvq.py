@@ -14,7 +14,7 @@ from mobtk.errors import BadInput
 from mobtk.mappers.embedding import cell_embedding
 from mobtk.schedule import Schedule
 from mobtk.tokenizers.codebook import Codebook
-from mobtk.tokenizers.heads import CodebookHead
+from mobtk.tokenizers.heads import CategoricalHead, CodebookHead
 
 REFERENCE_LENGTHS = (1, 7, 14, 28, 56, 84, 112, 168)
 """M-STAR's scales for a week of hours: 470 tokens in 8 passes."""
@@ -65,6 +65,8 @@ class ResidualVQ(Tokenizer):
         turns: passes in which the last scale is decided: at once, as in M-STAR, or every ``turns``-th step together,
             each knowing where the step before was sent. 24 takes the hours in turn and the days side by side. Tokens
             that are decided at once cannot agree; where the coarse scales leave much open, turns let them.
+        head: ``places`` knows where the codes lie (:class:`~mobtk.tokenizers.heads.CodebookHead`) and wants a width
+            above twice ``code_width``; ``categorical`` is a plain softmax over the codes, as in M-STAR.
         dropout: of encoder and decoder, while they train.
     """
 
@@ -92,12 +94,15 @@ class ResidualVQ(Tokenizer):
         pool: str = "mean",
         up: str = "cubic",
         turns: int = 1,
+        head: str = "places",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         lengths = tuple(lengths or default_lengths(steps))
         if pool not in ("mean", "medoid") or up not in ("cubic", "nearest"):
             raise BadInput(f"rvq: pool is mean or medoid and up is cubic or nearest, not pool={pool!r}, up={up!r}")
+        if head not in ("places", "categorical"):
+            raise BadInput(f"rvq: head is places or categorical, not {head!r}")
         if min(lengths) < 1 or max(lengths) > steps:
             raise BadInput(f"rvq: lengths={list(lengths)} must lie in 1..{steps}, the steps of a sequence")
         if turns > 1 and (lengths[-1] != steps or turns > steps):
@@ -124,15 +129,18 @@ class ResidualVQ(Tokenizer):
             pool,
             up,
         )
-        learned = width - 2 * code_width
+        learned = width - 2 * code_width if head == "places" else width
         if learned < 1:
             raise BadInput(
-                f"rvq: a width of {width} cannot hold two codes of {code_width}; lower --set tokenizer.code_width"
+                f"rvq: a width of {width} cannot hold two codes of {code_width}; lower --set tokenizer.code_width, or take "
+                "--set tokenizer.head=categorical"
             )
         self.read = nn.Linear(2 * code_width, learned)
         self.scale = nn.Parameter(torch.randn(len(lengths), learned) * 0.3)
-        self.when = nn.Parameter(torch.randn(sum(lengths), learned) * 0.3)
-        self.head = CodebookHead(width, self.codec.codebook)
+        self.when = nn.Parameter(torch.randn(sum(lengths[:-1]) + turns, learned) * 0.3)
+        self.window = nn.Parameter(torch.randn(-(-lengths[-1] // turns), learned) * 0.3)
+        places = head == "places"
+        self.head = CodebookHead(width, self.codec.codebook) if places else CategoricalHead(width, codes)
 
     def encode(self, sequences: Int[Tensor, "B T"]) -> Int[Tensor, "B L"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
@@ -173,6 +181,12 @@ class ResidualVQ(Tokenizer):
         turn = slice(k - first_turn, None, self.turns)
         return self._input(here[:, turn], self._behind(here, state["said"])[:, turn], group)
 
+    def times(self) -> Float[Tensor, "L D"]:
+        """What is learned of the time of each token: of the last scale, of its turn and of its window of turns apart."""
+        *coarse, finest = self.when.split([sum(self.codec.lengths[:-1]), self.turns])
+        last = finest[self.order % self.turns] + self.window[self.order // self.turns]
+        return torch.cat([*coarse, last])
+
     def _by_scale(self, tokens: Int[Tensor, "B L"]) -> list[Int[Tensor, "B _"]]:
         """The codes of each scale, in the order of time."""
         *coarse, finest = tokens.split(self.codec.lengths, dim=1)
@@ -186,9 +200,10 @@ class ResidualVQ(Tokenizer):
         return behind
 
     def _input(self, here: Float[Tensor, "B n d"], behind: Float[Tensor, "B n d"], tokens: slice) -> Float[Tensor, "B n D"]:
-        """Where it stands and where the step before is, as they are; then what is learned of them, scale and place."""
+        """What is learned of where it stands, where the step before is, scale and time; for `places` the first two too."""
         given = torch.cat([here, behind], dim=-1)
-        return torch.cat([given, self.read(given) + self.when[tokens] + self.scale[self.scale_of[tokens]]], dim=-1)
+        learned = self.read(given) + self.times()[tokens] + self.scale[self.scale_of[tokens]]
+        return torch.cat([given, learned], dim=-1) if isinstance(self.head, CodebookHead) else learned
 
     def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
         """Cross-entropy of the decoded cells, and commitment."""

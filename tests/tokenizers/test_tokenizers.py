@@ -50,8 +50,23 @@ def test_turns_decide_the_last_scale_step_after_step(lengths, turns):
         mixed = torch.cat([tokens[:, : group.start], torch.randint(32, tokens[:, group.start :].shape)], dim=1)
         torch.testing.assert_close(tokenizer.inputs(mixed)[:, group], whole[:, group])
     at_once = ResidualVQ(mapper, 24, 16, lengths=lengths, codes=32, code_width=4).eval()
-    at_once.load_state_dict(tokenizer.state_dict())
+    at_once.codec.load_state_dict(tokenizer.codec.state_dict())
     assert torch.equal(at_once.decode(at_once.encode(x)), tokenizer.decode(tokens)), "the same codes, in another order"
+
+
+@pytest.mark.parametrize("turns", [1, 24])
+def test_a_categorical_head_needs_no_room_for_codes(turns):
+    mapper, lengths = small_mapper(), [1, 4, 24]
+    tokenizer = ResidualVQ(mapper, 24, 8, lengths=lengths, codes=32, code_width=8, head="categorical", turns=turns).eval()
+    assert isinstance(tokenizer.head, CategoricalHead)
+    whole, state = tokenizer.inputs(tokens := tokenizer.encode(stays(mapper))), {}
+    assert whole.shape == (6, 29, 8)
+    for k, group in enumerate(tokenizer.schedule.groups()):
+        torch.testing.assert_close(tokenizer.next_inputs(tokens[:, : group.start], k, state), whole[:, group])
+    with pytest.raises(BadInput, match="a width of 8 cannot hold two codes of 8.*head=categorical"):
+        ResidualVQ(mapper, 24, 8, lengths=lengths, code_width=8)
+    with pytest.raises(BadInput, match="head is places or categorical, not 'softmax'"):
+        ResidualVQ(mapper, 24, 8, lengths=lengths, head="softmax")
 
 
 def test_turns_want_a_token_a_step():
