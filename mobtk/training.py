@@ -271,20 +271,23 @@ class _Trainer:
         @torch.inference_mode()
         def validate() -> tuple[float, dict[str, float]]:
             total = 0.0
-            for part in np.array_split(rows, -(-len(rows) // 128)):
+            for part in _split(rows, 128):
                 total += self.model.loss(*batch(part))["tokens"].item() * len(part)
             return total / len(rows), {"valid_loss": total / len(rows)}
 
         return _Step(self.model, lambda chosen: self.model.loss(*batch(chosen))), validate
 
     def encode(self) -> NDArray[Any]:
-        """Tokens of all sequences, made once and kept beside the state."""
+        """Tokens of the training and validation sequences, made once and kept beside the state; other rows stay empty."""
         file = self.state_file.parent / "tokens.npy"
         if self.rank == 0 and not file.exists():
             self.model.eval()
             with torch.inference_mode():
-                parts = [self.model.tokenizer.encode(part.to(self.device)).cpu().numpy() for part in self.cells.split(512)]
-            tokens = np.concatenate(parts)
+                rows = np.concatenate([self.rows["train"], self.rows["valid"]])
+                parts = [self.model.tokenizer.encode(self.cells[part].to(self.device)).cpu() for part in _split(rows, 512)]
+            found = torch.cat(parts).numpy()
+            tokens = np.zeros((len(self.cells), *found.shape[1:]), found.dtype)
+            tokens[rows] = found
             with new_file(file) as draft, draft.open("wb") as handle:
                 np.save(handle, tokens.astype(np.int32) if tokens.dtype.kind == "i" else tokens, allow_pickle=False)
         if self.world > 1:
@@ -374,6 +377,11 @@ def _warm_cosine(step: int, total: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
+
+
+def _split(rows: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """Pieces of at most so many rows."""
+    return np.array_split(rows, -(-len(rows) // most))
 
 
 def _seed(*numbers: int) -> int:

@@ -62,9 +62,11 @@ class ResidualVQ(Tokenizer):
         pool: what a token sees of its steps: their ``mean``, as in M-STAR, or their ``medoid``: the step nearest to all
             others, so where a person mostly is, which leaves nothing to correct in most of the finer tokens.
         up: how a token is spread over its steps: ``cubic``, as in M-STAR, or ``nearest``, because people stay.
-        turns: passes in which the last scale is decided: at once, as in M-STAR, or every ``turns``-th step together,
+        turns: in how many turns the last scale is decided: at once, as in M-STAR, or every ``turns``-th step together,
             each knowing where the step before was sent. 24 takes the hours in turn and the days side by side. Tokens
             that are decided at once cannot agree; where the coarse scales leave much open, turns let them.
+        lag: turns by which each window of ``turns`` steps begins after the one before it: with 24 turns and a lag of 2
+            an hour knows what the days before did up to two hours later. It costs ``lag`` more passes a window.
         head: ``places`` knows where the codes lie (:class:`~mobtk.tokenizers.heads.CodebookHead`) and wants a width
             above twice ``code_width``; ``categorical`` is a plain softmax over the codes, as in M-STAR.
         dropout: of encoder and decoder, while they train.
@@ -94,6 +96,7 @@ class ResidualVQ(Tokenizer):
         pool: str = "mean",
         up: str = "cubic",
         turns: int = 1,
+        lag: int = 0,
         head: str = "places",
         dropout: float = 0.0,
     ) -> None:
@@ -107,13 +110,16 @@ class ResidualVQ(Tokenizer):
             raise BadInput(f"rvq: lengths={list(lengths)} must lie in 1..{steps}, the steps of a sequence")
         if turns > 1 and (lengths[-1] != steps or turns > steps):
             raise BadInput(f"rvq: turns={turns} wants a last scale of {steps} tokens, one a step, and at most as many turns")
+        if not 0 <= lag <= turns:
+            raise BadInput(f"rvq: lag={lag} lies in 0..{turns}, the turns")
         whole = Schedule.coarse_to_fine(lengths, steps)
-        # tokens of the last scale in the order of their turns; those of one turn stand `turns` steps apart
+        # tokens of the last scale in the order in which they are decided
         last = torch.arange(lengths[-1])
-        self.register_buffer("order", torch.argsort(last % turns, stable=True), persistent=False)
+        turn = last % turns + lag * (last // turns)
+        self.register_buffer("order", torch.argsort(turn, stable=True), persistent=False)
         at_once = whole.times[: -lengths[-1]]
         self.schedule = Schedule(
-            (*lengths[:-1], *torch.bincount(last % turns).tolist()),
+            (*lengths[:-1], *torch.bincount(turn).tolist()),
             (*at_once, *(whole.times[len(at_once) + i] for i in self.order.tolist())),
         )
         self.register_buffer("scale_of", whole.group_of(), persistent=False)
@@ -176,10 +182,14 @@ class ResidualVQ(Tokenizer):
         if k == first_turn:
             state["said"] = torch.zeros_like(here)
         else:
-            decided = tokens[:, self.schedule.group(k - 1)]
-            state["said"][:, k - 1 - first_turn :: self.turns] = self.codec.codebook.table[decided]
-        turn = slice(k - first_turn, None, self.turns)
+            state["said"][:, self._steps(k - 1)] = self.codec.codebook.table[tokens[:, self.schedule.group(k - 1)]]
+        turn = self._steps(k)
         return self._input(here[:, turn], self._behind(here, state["said"])[:, turn], group)
+
+    def _steps(self, k: int) -> Int[Tensor, "n"]:
+        """The steps that group ``k`` decides, one of the turns of the last scale."""
+        group, at_once = self.schedule.group(k), self.schedule.n_tokens - len(self.order)
+        return self.order[group.start - at_once : group.stop - at_once]
 
     def times(self) -> Float[Tensor, "L D"]:
         """What is learned of the time of each token: of the last scale, of its turn and of its window of turns apart."""

@@ -32,24 +32,30 @@ def test_any_number_of_steps_and_any_lengths(steps, lengths):
     assert torch.isfinite(tokenizer.loss(x)["cells"])
 
 
-@pytest.mark.parametrize(("lengths", "turns"), [([1, 4, 24], 24), ([1, 24], 6), ([24], 5), ([1, 2, 24], 1)])
-def test_turns_decide_the_last_scale_step_after_step(lengths, turns):
+@pytest.mark.parametrize(
+    ("lengths", "turns", "lag"),
+    [([1, 4, 24], 24, 0), ([1, 24], 6, 0), ([1, 24], 6, 2), ([24], 5, 1), ([1, 24], 6, 6), ([1, 2, 24], 1, 0)],
+)
+def test_turns_decide_the_last_scale_step_after_step(lengths, turns, lag):
     mapper = small_mapper()
     torch.manual_seed(0)
-    tokenizer = ResidualVQ(mapper, 24, 16, lengths=lengths, codes=32, code_width=4, turns=turns).eval()
+    options = {"lengths": lengths, "codes": 32, "code_width": 4}
+    tokenizer = ResidualVQ(mapper, 24, 16, **options, turns=turns, lag=lag).eval()
     x = stays(mapper)
     tokens = tokenizer.encode(x)
     schedule = tokenizer.schedule
     assert schedule.lengths[: len(lengths) - 1] == tuple(lengths[:-1])
-    assert schedule.n_groups == len(lengths) - 1 + turns
-    first = schedule.group(len(lengths) - 1)
-    assert [t % turns for t in schedule.times[first]] == [0] * schedule.lengths[len(lengths) - 1]
+    windows = -(-24 // turns)
+    assert schedule.n_groups <= len(lengths) - 1 + turns + lag * (windows - 1)
+    for k in range(len(lengths) - 1, schedule.n_groups):
+        of_turn = {t % turns + lag * (t // turns) for t in schedule.times[schedule.group(k)]}
+        assert of_turn == {k - len(lengths) + 1}
     whole, state = tokenizer.inputs(tokens), {}
     for k, group in enumerate(schedule.groups()):
         torch.testing.assert_close(tokenizer.next_inputs(tokens[:, : group.start], k, state), whole[:, group])
         mixed = torch.cat([tokens[:, : group.start], torch.randint(32, tokens[:, group.start :].shape)], dim=1)
         torch.testing.assert_close(tokenizer.inputs(mixed)[:, group], whole[:, group])
-    at_once = ResidualVQ(mapper, 24, 16, lengths=lengths, codes=32, code_width=4).eval()
+    at_once = ResidualVQ(mapper, 24, 16, **options).eval()
     at_once.codec.load_state_dict(tokenizer.codec.state_dict())
     assert torch.equal(at_once.decode(at_once.encode(x)), tokenizer.decode(tokens)), "the same codes, in another order"
 
@@ -72,6 +78,8 @@ def test_a_categorical_head_needs_no_room_for_codes(turns):
 def test_turns_want_a_token_a_step():
     with pytest.raises(BadInput, match="turns=4 wants a last scale of 24 tokens"):
         ResidualVQ(small_mapper(), 24, 16, lengths=[1, 12], turns=4)
+    with pytest.raises(BadInput, match=r"lag=7 lies in 0\.\.6"):
+        ResidualVQ(small_mapper(), 24, 16, lengths=[1, 24], turns=6, lag=7)
 
 
 @pytest.mark.parametrize("lengths", [[0, 24], [1, 25]])
