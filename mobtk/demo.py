@@ -13,7 +13,7 @@ from mobtk.training import train
 log = logging.getLogger("mobtk")
 
 WEEKS = 40_000
-"""Of the city. Half of them train: no week is seen twice, so that nobody's places can be learned by heart."""
+"""Of the city. Half of them train: no week is seen twice, so that little can be learned by heart."""
 
 
 def demo(out: PathLike = "mobtk-demo", n: int = 2000, *, seed: int = 0, replace: bool = False) -> tuple[dict[str, Any], str]:

@@ -1,7 +1,7 @@
 """Evaluation: every score beside its floor at the same size, and beside baselines on the same split."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from mobtk.metrics import individual, next_place, population
 from mobtk.metrics.cards import CARDS
 from mobtk.metrics.published import published_scores
 from mobtk.models.generator import Generator
-from mobtk.runs import Run
+from mobtk.runs import Run, find_device
 from mobtk.storage import PathLike
 
 log = logging.getLogger("mobtk")
@@ -60,6 +60,7 @@ def evaluate(
         what goes into the result file: ``scores`` by name of the source and metric, each ``{mean, std}``; the cards,
         the split, seeds and versions.
     """
+    _check(n, repeats, seed)
     run = run if isinstance(run, Run) else Run(run)
     dataset = run.dataset(data)
     file = generated if generated is not None else run.path / "generated.parquet"
@@ -84,8 +85,7 @@ def compare(
     published: bool = False,
 ) -> dict[str, Any]:
     """Score any populations of cells against a dataset; the work of :func:`evaluate`."""
-    if repeats < 1:
-        raise BadInput(f"repeats is at least 1, not {repeats}")
+    _check(n, repeats, seed)
     rows = dataset.rows(split)
     users = dataset.users[rows]
     rng = np.random.default_rng(seed)
@@ -131,6 +131,11 @@ def compare(
         "cards": {k: msgspec.to_builtins(CARDS[k]) for k in keys},
         "mobtk": __version__,
     }
+
+
+def _check(n: int | None, repeats: int, seed: int) -> None:
+    if repeats < 1 or seed < 0 or (n is not None and n < 1):
+        raise BadInput(f"n and repeats are at least 1 and a seed is 0 or more, not n={n}, repeats={repeats}, seed={seed}")
 
 
 class _Score:
@@ -202,9 +207,12 @@ def evaluate_next_place(
 ) -> dict[str, Any]:
     """Score how well a run foretells each next place, beside baselines. ``mobtk evaluate --task next-place``.
 
-    Every step of the split is foretold from what the same person did before, at most ``T - 1`` steps of it, whichever
-    split those are in. The baselines know the training split only: how often the person (and, to break ties,
-    everybody) is at each place; and a first-order Markov chain of everybody.
+    Every step of the split is foretold from what the same person did before it: where steps are regular, since their
+    sequence began; where they are events, the ``T - 1`` before it, whichever split those are in. In a split by time,
+    events of the last sequence that lie before the cut are read but not scored. Traits are those of the person's last
+    training sequence (unknown where there is none), never of the sequence that is foretold. The baselines know
+    the training split only: how often the person (and, to break ties, everybody) is at each place; and a first-order
+    Markov chain of everybody.
 
     Raises:
         BadInput: the model does not decide one step after the other, cell by cell.
@@ -217,12 +225,12 @@ def evaluate_next_place(
             f"tokenizer {run.recipe.tokenizer.name!r} does not decide one step after the other, so it has no next "
             "place; build with --tokenizer cells"
         )
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = model.to(device)
+    where = find_device(device)
+    model = model.to(where)
     events = _Events(dataset, split)
-    traits = dataset.traits(run.recipe.traits)[events.row]
+    traits = _known_traits(dataset, run.recipe.traits)[events.row]
     sources: dict[str, Callable[[NDArray[np.int64]], NDArray[Any]]] = {
-        "model": lambda i: _next_scores(model, *events.windows(i), traits[i], device),
+        "model": lambda i: _next_scores(model, *events.windows(i), traits[i], where),
         **_next_baselines(dataset, events),
     }
     scores = {name: _rank(score, events, batch) for name, score in sources.items()}
@@ -240,8 +248,20 @@ def evaluate_next_place(
     return result
 
 
+def _known_traits(dataset: Dataset, names: Sequence[str]) -> NDArray[np.int64]:
+    """Of each row, the traits of the last training row of the same person; -1 where there is none."""
+    traits = dataset.traits(names)
+    train = dataset.rows("train")
+    train = train[np.argsort(dataset.starts[train], kind="stable")]
+    _, person = np.unique(dataset.users, return_inverse=True)
+    last = np.full(int(person.max()) + 1, -1)
+    last[person[train]] = train
+    row = last[person]
+    return np.where((row >= 0)[:, None], traits[row], -1)
+
+
 class _Events:
-    """The steps to foretell: each with its person's steps before it, across the rows of the dataset."""
+    """The steps to foretell: each with its person's steps before it, across the rows where these are events."""
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self.length = dataset.info.steps
@@ -249,11 +269,17 @@ class _Events:
         self.cells = dataset.cells[order].astype(np.int64).ravel()
         _, person = np.unique(dataset.users[order], return_inverse=True)
         self.person = np.repeat(person, self.length)
-        first = np.searchsorted(person, person) * self.length  # where each person's steps begin
-        before = np.arange(len(self.cells)) - np.repeat(first, self.length)
+        step = np.arange(len(self.cells))
+        regular = dataset.info.step != "event"
+        first = np.arange(len(person)) if regular else np.searchsorted(person, person)  # row in which its past begins
+        before = step - np.repeat(first * self.length, self.length)
         wanted = np.zeros(len(dataset), bool)
         wanted[dataset.rows(split)] = True
-        self.at = np.flatnonzero(np.repeat(wanted[order], self.length) & (before > 0))
+        scored = np.repeat(wanted[order], self.length) & (before > 0)
+        if not regular and dataset.info.cuts and split != "train":
+            cut = dataset.info.cuts[("valid", "test").index(split)]
+            scored &= dataset.moments()[order].ravel() > cut
+        self.at = np.flatnonzero(scored)
         if not len(self.at):
             raise BadInput(f"split {split!r} of {dataset.path} has no step to foretell")
         self.before = np.minimum(before[self.at], self.length - 1)
@@ -270,7 +296,11 @@ class _Events:
 
 @torch.inference_mode()
 def _next_scores(
-    model: Generator, windows: NDArray[np.int64], position: NDArray[np.int64], traits: NDArray[np.int64], device: str
+    model: Generator,
+    windows: NDArray[np.int64],
+    position: NDArray[np.int64],
+    traits: NDArray[np.int64],
+    device: torch.device,
 ) -> NDArray[Any]:
     tokens = model.tokenizer.encode(torch.from_numpy(windows).to(device))
     x, cond = model.inputs(tokens, torch.from_numpy(traits).to(device) if traits.shape[1] else None)
@@ -287,13 +317,15 @@ def _next_baselines(dataset: Dataset, events: _Events) -> dict[str, Callable[[ND
     rows = dataset.rows("train")
     train = dataset.cells[rows].astype(np.int64)
     overall = np.bincount(train.ravel(), minlength=n) / train.size
-    names = np.unique(dataset.users)
-    person = np.searchsorted(names, dataset.users[rows])
+    owner = np.searchsorted(np.unique(dataset.users), dataset.users[rows])
+    mine = np.argsort(owner, kind="stable")
+    visits, owner = train[mine], owner[mine]
 
     def frequency(index: NDArray[np.int64]) -> NDArray[np.float64]:
         scores = np.tile(overall, (len(index), 1))  # less than one visit: it only breaks ties
         for i, who in enumerate(events.person[events.at[index]]):
-            scores[i] += np.bincount(train[person == who].ravel(), minlength=n)
+            low, high = np.searchsorted(owner, [who, who + 1])
+            scores[i] += np.bincount(visits[low:high].ravel(), minlength=n)
         return scores
 
     source, target = train[:, :-1].ravel(), train[:, 1:].ravel()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mobtk.data.dataset import Dataset, fixed_list, list_column
 from mobtk.errors import BadInput
 from mobtk.models.generator import Generator
-from mobtk.runs import Run
+from mobtk.runs import Run, find_device
 from mobtk.storage import PathLike, new_file, write_text
 
 log = logging.getLogger("mobtk")
@@ -46,7 +46,7 @@ def generate(
 ) -> Path:
     """Generate people and write them as one Parquet file. ``mobtk generate`` does the same.
 
-    The file has a row a person: ``person``, the traits, and ``cells``, a list of one finest cell a step; its schema
+    The file has a row a person: ``id``, the traits, and ``cells``, a list of one finest cell a step; its schema
     metadata say which run and mapper they are of. The same settings give the same people.
 
     Args:
@@ -80,7 +80,7 @@ def generate(
         "min_p": min_p,
         "coupling": coupling or None,
     }
-    _check_sampling(temperature, top_k, top_p, min_p, coupling, batch)
+    _check_sampling(temperature, top_k, top_p, min_p, coupling, batch, seed)
     if out.exists() and not replace:
         raise BadInput(f"{out} exists already; choose another file, or replace it with --force")
     names = run.recipe.traits
@@ -88,15 +88,19 @@ def generate(
     n = len(pool) if n is None and traits is not None else n
     if n is None or n < 1:
         raise BadInput(f"say how many people to generate, at least 1, not {n}")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = run.model().to(device)
+    where = find_device(device)
+    model = run.model().to(where)
+    if not any(entry["stage"] == "generator" for entry in run.history()):
+        log.warning(
+            "run %s is not trained: these people are drawn from random weights; first: mobtk train %s", run.path, run.path
+        )
 
     settings = {
         "n": n, **sampling, "seed": seed, "batch": batch,
         "traits": str(traits) if traits else None, "weights": _fingerprint(run),
     }  # fmt: skip
     parts = out.with_name(f".{out.name}.parts")
-    _open_parts(parts, settings, resume)
+    _open_parts(parts, settings, resume, replace)
     meta = {"run": str(run.path), "step": run.data["step"], "steps_per_day": run.data["steps_per_day"]}
     about = {b"mobtk": json.dumps({**meta, "mapper": run.data["mapper"], "settings": settings}).encode()}
     with tqdm(total=n, desc="generate", unit="person", disable=None) as bar:
@@ -107,8 +111,8 @@ def generate(
                 rng = np.random.default_rng([seed, shard])
                 index = np.arange(first, first + size) % len(pool) if traits else rng.integers(len(pool), size=size)
                 chosen = pool[index]
-                cells = _draw(model, chosen, sampling, [seed, shard], batch, device, bar)
-                columns = {"person": np.arange(first, first + size)}
+                cells = _draw(model, chosen, sampling, [seed, shard], batch, where, bar)
+                columns = {"id": np.arange(first, first + size)}
                 columns |= {name: chosen[:, i].astype(np.int32) for i, name in enumerate(names)}
                 table = pa.table({**columns, "cells": fixed_list(cells)}).replace_schema_metadata(about)
                 with new_file(file) as draft:
@@ -126,7 +130,7 @@ def _draw(
     sampling: Mapping[str, Any],
     seed: list[int],
     batch: int,
-    device: str,
+    device: torch.device,
     bar: tqdm,
 ) -> NDArray[np.int64]:
     generator = torch.Generator(device).manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -139,7 +143,13 @@ def _draw(
 
 
 def _check_sampling(
-    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None, coupling: int, batch: int
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    coupling: int,
+    batch: int,
+    seed: int,
 ) -> None:
     if not temperature >= 0:
         raise BadInput(f"temperature is 0 or above, not {temperature}")
@@ -150,8 +160,8 @@ def _check_sampling(
             raise BadInput(f"{name} lies above 0 and up to 1, not {value}")
     if coupling < 0:
         raise BadInput(f"coupling is a number of steps, or 0 for none, not {coupling}")
-    if batch < 1:
-        raise BadInput(f"batch is at least 1, not {batch}")
+    if batch < 1 or seed < 0:
+        raise BadInput(f"a batch is at least 1 and a seed at least 0, not batch={batch}, seed={seed}")
 
 
 def _training_traits(run: Run) -> NDArray[np.int64]:
@@ -175,7 +185,7 @@ def _read_traits(file: Path, run: Run) -> NDArray[np.int64]:
         )
     for name in run.recipe.traits:
         size, values = run.data["trait_sizes"][name], pd.to_numeric(table[name], errors="coerce")
-        if not values.between(-1, size - 1).all():
+        if not (values.between(-1, size - 1) & (values % 1 == 0)).all():
             raise BadInput(f"trait file {file}: {name} must be whole numbers from 0 to {size - 1} (-1 for unknown)")
     return table[list(run.recipe.traits)].to_numpy(np.int64)
 
@@ -186,8 +196,10 @@ def _fingerprint(run: Run) -> str:
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def _open_parts(parts: Path, settings: dict[str, Any], resume: bool) -> None:
+def _open_parts(parts: Path, settings: dict[str, Any], resume: bool, replace: bool) -> None:
     manifest = parts / "settings.json"
+    if manifest.exists() and not (resume or replace):
+        raise BadInput(f"{parts} holds shards of an unfinished generation; go on with --resume, or begin anew with --force")
     if manifest.exists() and resume:
         if json.loads(manifest.read_text()) != settings:
             raise BadInput(f"{parts} holds shards of another generation (other settings or weights); do not --resume it")

@@ -82,7 +82,7 @@ class Loaded:
             found = _collect(plugin.name, load())
             self.registry.merge(found)
             plugin.parts = len(list(found))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             plugin.problem = f"{type(error).__name__}: {error}".splitlines()[0]
         plugin.seconds = time.perf_counter() - started
         self.plugins.append(plugin)
@@ -97,6 +97,9 @@ class Loaded:
         file = Path(path)
         if not file.is_file():
             raise MobtkError(f"--plugin {path}: no such file; give the path of a Python file with a mobtk_register hook")
+        taken = importlib.util.find_spec(file.stem)
+        if taken is not None and taken.origin != str(file.resolve()):
+            raise MobtkError(f"--plugin {path}: another module is called {file.stem!r}; rename the file")
         self.add(Plugin(file.stem, str(file), file.stem), lambda: _import_file(file))
 
 

@@ -26,9 +26,11 @@ class Stage(Struct, forbid_unknown_fields=True):
     """How one stage is trained.
 
     Args:
-        epochs: passes over the training split at most; with a fraction, the last one ends early.
+        epochs: passes over the training split at most; with a fraction, the last one ends early. The rows that do not
+            fill a batch are left out of a pass, other ones each time.
         batch: sequences a step, over all ranks and accumulated micro-batches together.
-        accumulate: micro-batches a step is split into, to need less memory for the same result.
+        accumulate: micro-batches a step is split into, to need less memory for the same result (for a generator; the
+            averages of a codec move with each).
         lr: peak learning rate of AdamW; rises over the first ``warmup`` share of the steps, then falls by half a
             cosine to a tenth.
         weight_decay: of matrices; vectors have none.
@@ -52,7 +54,7 @@ class Training(Struct, forbid_unknown_fields=True):
     ``precision`` is ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the processor multiplies it natively.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     precision: Annotated[str, Meta(pattern="^(auto|float32|bfloat16)$")] = "auto"
     tokenizer: Stage = field(default_factory=Stage)
     generator: Stage = field(default_factory=Stage)
@@ -95,7 +97,9 @@ class Recipe(Struct, forbid_unknown_fields=True):
             path = [path[0], "options", *path[1:]]
         node = tree
         for step in path:
-            node = node.setdefault(step, {}) if isinstance(node, dict) else {}
+            node = node.setdefault(step, {})
+            if not isinstance(node, dict):
+                raise BadInput(f"setting {key!r}: {step!r} is a value and has no settings of its own")
         if not path and last in PARTS and isinstance(value, str):
             value = {"name": value}
         node[last] = value
@@ -121,7 +125,10 @@ class Recipe(Struct, forbid_unknown_fields=True):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recipe":
         """A recipe from a TOML file."""
-        return cls.loads(Path(path).read_text(encoding="utf-8"), str(path))
+        try:
+            return cls.loads(Path(path).read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{path} is not text in UTF-8: {error.reason}") from None
 
 
 PARTS = ("mapper", "tokenizer", "backbone", "router")

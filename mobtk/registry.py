@@ -117,6 +117,11 @@ class Registry:
             raise UnknownPart(
                 f"{kind} {name!r} is offered by several plugins; say which: {', '.join(e.full_name for e in found)}"
             )
+        package, _, short = name.rpartition(".")
+        if package and package not in {e.package for e in self}:
+            raise UnknownPart(
+                f"{kind} {short!r} is of plugin {package!r}, which is not loaded; install it, or give its file with --plugin"
+            )
         names = [e.name for e in self.entries(kind)]
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

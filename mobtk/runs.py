@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,8 +30,8 @@ from mobtk.errors import BadInput
 from mobtk.models.assemble import assemble, check
 from mobtk.models.generator import Generator
 from mobtk.plugins import loaded, registry
-from mobtk.recipe import PARTS, Recipe
-from mobtk.storage import PathLike, new_file, new_folder, write_text
+from mobtk.recipe import PARTS, Part, Recipe
+from mobtk.storage import PathLike, new_file, new_folder, to_json, write_text
 
 
 class Run:
@@ -50,7 +51,9 @@ class Run:
         self.recipe = Recipe.load(self.path / "recipe.toml")
         try:
             self.data: dict[str, Any] = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if missing := {"dataset", "step", "steps", "steps_per_day", "trait_sizes", "mapper", "sha256"} - set(self.data):
+                raise ValueError(f"{', '.join(sorted(missing))} is missing")
+        except (OSError, ValueError, TypeError) as error:
             raise BadInput(f"run {path} is damaged: data.json: {error}; build it again") from None
 
     @classmethod
@@ -62,7 +65,7 @@ class Run:
         recipe = copy.deepcopy(recipe)  # a recipe of a plugin stays as it is
         for kind in PARTS:
             getattr(recipe, kind).name = registry().find(kind, getattr(recipe, kind).name).full_name
-        with new_folder(path, replace=replace) as folder:
+        with new_folder(path, replace=replace, inputs=[dataset.path] if dataset else []) as folder:
             if dataset is None:
                 part = recipe.mapper
                 dataset = prepare_city(folder / "data", weeks=weeks, mapper=part.name, mapper_options=part.options)
@@ -78,6 +81,7 @@ class Run:
                 "steps_per_day": info.steps_per_day,
                 "trait_sizes": info.trait_sizes,
                 "mapper": dataset.mapper_spec,
+                "sha256": info.sha256,
             }
             write_text(folder / "recipe.toml", recipe.dumps())
             write_text(folder / "data.json", json.dumps(data))
@@ -86,12 +90,16 @@ class Run:
         return cls(path)
 
     def dataset(self, path: PathLike | None = None) -> Dataset:
-        """The dataset it was built for, or another one with the same mapper and number of steps.
+        """The dataset it was built for, or another one with the same mapper, steps and traits.
 
         Raises:
-            BadInput: the other one does not fit the model.
+            BadInput: the other one does not fit the model, or its own is not what it was.
         """
         dataset = Dataset(path or self.path / self.data["dataset"])
+        if path is None and dataset.info.sha256 != self.data["sha256"]:
+            raise BadInput(
+                f"dataset {dataset.path} was prepared again since run {self.path} was built for it; build the run again"
+            )
         if dataset.mapper_spec != self.data["mapper"]:
             raise BadInput(
                 f"dataset {dataset.path} was made with mapper {_describe(dataset.mapper_spec)}, the model of run "
@@ -103,6 +111,13 @@ class Run:
                 f"dataset {dataset.path} has {dataset.info.steps} steps a sequence, the model of run {self.path} "
                 f"{self.data['steps']}; prepare it with that --period"
             )
+        for name in self.recipe.traits:
+            size, ours = dataset.info.trait_sizes.get(name), self.data["trait_sizes"][name]
+            if size != ours:
+                raise BadInput(
+                    f"trait {name!r} has {size or 'no'} values in dataset {dataset.path} and {ours} in the model of run "
+                    f"{self.path}; build a run for this dataset"
+                )
         return dataset
 
     def mapper(self) -> SpatialMapper:
@@ -126,7 +141,7 @@ class Run:
     def write_result(self, name: str, result: Mapping[str, Any]) -> Path:
         """Store a result file."""
         file = self.path / "results" / f"{name}.json"
-        write_text(file, json.dumps(result, indent=1))
+        write_text(file, to_json(result))
         return file
 
 
@@ -176,19 +191,45 @@ def build(
     if dataset is not None:
         asked = any(key.split(".")[0] == "mapper" for key in changes or {})
         wanted = registry().find("mapper", changed.mapper.name).full_name
-        if asked and wanted != dataset.mapper_spec["name"]:
+        if asked and (wanted != dataset.mapper_spec["name"] or changed.mapper.options):
             raise BadInput(
-                f"dataset {data} was made with mapper {dataset.mapper_spec['name']!r}, not {wanted!r}; leave the mapper "
-                f"to the dataset, or prepare it again with --mapper {changed.mapper.name}"
+                f"dataset {data} was made with {_describe(dataset.mapper_spec)}; leave the mapper to the dataset, or "
+                f"prepare it again with --mapper {changed.mapper.name}"
             )
-        changed = changed.change("mapper", dataset.mapper_spec["name"])
+        options = dataset.info.settings.get("mapper_options") or {}
+        changed = msgspec.structs.replace(changed, mapper=Part(dataset.mapper_spec["name"], options))
     return Run.create(out, changed, dataset, weeks=weeks, replace=replace)
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:
     """Write all weights as safetensors, whole or not at all."""
+    save_tensors(path, _without_aliases(model), {"mobtk": __version__})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
     with new_file(path) as draft:
-        save_file(_without_aliases(model), draft, metadata={"mobtk": __version__})
+        try:
+            save_file(dict(tensors), draft, metadata=dict(metadata))
+        except SafetensorError as error:
+            raise BadInput(f"cannot write {path}: {error}; free some space or choose another folder") from None
+
+
+def find_device(device: str) -> torch.device:
+    """``auto`` is a GPU where there is one, of the local rank under torchrun.
+
+    Raises:
+        BadInput: there is no such device here.
+    """
+    if device == "auto":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+        if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError
+        return torch.empty(0, device=found).device
+    except (RuntimeError, AssertionError):
+        raise BadInput(f"device {device!r} is not on this machine; use auto, cpu or cuda") from None
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:

@@ -1,15 +1,22 @@
 """Writing to disk so that nothing is ever half-written: files and folders appear whole, or not at all."""
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from mobtk.errors import BadInput
 
 PathLike = str | os.PathLike[str]
+
+OURS = ("dataset.toml", "recipe.toml")
+"""A folder with one of these is a dataset or a run, which may be replaced as a whole."""
 
 
 @contextmanager
@@ -20,43 +27,71 @@ def new_file(path: PathLike) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
-        os.chmod(name, 0o666 & ~_umask())
         try:
             yield Path(name)
+            os.chmod(name, 0o666 & ~_umask())  # only now: some writers put a file of their own in its place
             os.replace(name, path)
         finally:
             Path(name).unlink(missing_ok=True)
 
 
 @contextmanager
-def new_folder(path: PathLike, *, replace: bool = False) -> Iterator[Path]:
-    """The same for a folder, which must not exist unless ``replace``.
+def new_folder(path: PathLike, *, replace: bool = False, inputs: Iterable[PathLike] = ()) -> Iterator[Path]:
+    """The same for a folder, which must not exist unless ``replace``, and then is a dataset or a run, or empty.
 
     Raises:
-        BadInput: it exists, or cannot be written.
+        BadInput: it exists, holds one of the ``inputs`` or other things than ours, or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not replace:
-        raise BadInput(f"{path} exists already; choose another folder, or replace it with --force")
-    if path.exists() and (not path.is_dir() or path.resolve() in (Path.cwd(), *Path.cwd().parents)):
-        raise BadInput(f"{path} cannot be replaced: it is not a folder of its own; choose another one")
+    check_replaceable(path, replace, inputs)
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         os.chmod(work, 0o777 & ~_umask())
         try:
             yield work
+            aside = work.with_name(f"{work.name}.old")
             if path.exists():
-                shutil.rmtree(path)
+                os.replace(path, aside)
             os.replace(work, path)
+            shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def check_replaceable(path: PathLike, replace: bool, inputs: Iterable[PathLike] = ()) -> None:
+    """Refuse an output folder that must not be written: see :func:`new_folder`."""
+    path = Path(path)
+    if not path.exists():
+        return
+    if not replace:
+        raise BadInput(f"{path} exists already; choose another folder, or replace it with --force")
+    if not path.is_dir() or not (any((path / name).is_file() for name in OURS) or not any(path.iterdir())):
+        raise BadInput(f"{path} is not replaced: it is no dataset and no run; choose another folder")
+    lost = [str(i) for i in inputs if Path(i).resolve().is_relative_to(path.resolve())]
+    if lost:
+        raise BadInput(f"{path} is not replaced: {lost[0]}, which is needed, lies in it; choose another folder")
+
+
+def fingerprint(path: PathLike) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: PathLike, text: str) -> None:
     """Replace a small text file whole."""
     with new_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def to_json(result: Any) -> str:
+    """A result as JSON, which knows no NaN: what is not defined is null."""
+
+    def plain(value: Any) -> Any:
+        return value.item() if hasattr(value, "item") else str(value)
+
+    return msgspec.json.format(msgspec.json.encode(result, enc_hook=plain), indent=1).decode()
 
 
 @contextmanager

@@ -23,14 +23,13 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mobtk.errors import BadInput
 from mobtk.recipe import Stage
-from mobtk.runs import Run, save_weights
+from mobtk.runs import Run, find_device, save_tensors, save_weights
 from mobtk.storage import new_file, write_text
 
 log = logging.getLogger("mobtk")
@@ -72,17 +71,16 @@ def train(run: Run | str | Path, *, resume: bool = False, restart: bool = False,
         Stopped: interrupted by Ctrl-C or a termination signal, after saving the state.
     """
     run = run if isinstance(run, Run) else Run(run)
-    with _processes() as (rank, world):
-        _Trainer(run, rank, world, device).train(resume, restart)
+    where = find_device(device)
+    with _processes(where) as (rank, world):
+        _Trainer(run, rank, world, where).train(resume, restart)
     return run
 
 
 class _Trainer:
-    def __init__(self, run: Run, rank: int, world: int, device: str) -> None:
+    def __init__(self, run: Run, rank: int, world: int, device: torch.device) -> None:
         self.run, self.rank, self.world = run, rank, world
-        if device == "auto":
-            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = device
         self.settings = run.recipe.training
         self.state_file = run.path / "state" / "state.safetensors"
         self.best: dict[str, Tensor] = {}
@@ -185,8 +183,8 @@ class _Trainer:
                 figure, report = validate()
                 if not math.isfinite(p.sums["loss"]):
                     raise BadInput(
-                        f"the loss of stage {name} is not finite in epoch {p.epoch + 1}; lower its learning rate with "
-                        f"--set training.{name}.lr={stage.lr / 3:g}"
+                        f"the loss of stage {name} is not finite in epoch {p.epoch + 1}; lower its learning rate: build "
+                        f"the run again with --set training.{name}.lr={stage.lr / 3:g}"
                     )
                 means = {k: v / last for k, v in p.sums.items()}
                 better = p.best is None or figure < p.best
@@ -284,7 +282,8 @@ class _Trainer:
             self.model.eval()
             with torch.inference_mode():
                 rows = np.concatenate([self.rows["train"], self.rows["valid"]])
-                parts = [self.model.tokenizer.encode(self.cells[part].to(self.device)).cpu() for part in _split(rows, 512)]
+                bar = tqdm(_split(rows, 512), desc="encode", unit="batch", leave=False, disable=None)
+                parts = [self.model.tokenizer.encode(self.cells[part].to(self.device)).cpu() for part in bar]
             found = torch.cat(parts).numpy()
             tokens = np.zeros((len(self.cells), *found.shape[1:]), found.dtype)
             tokens[rows] = found
@@ -314,9 +313,11 @@ class _Trainer:
         """
         if self.settings.precision != "auto":
             return self.settings.precision == "bfloat16"
+        if stage == "tokenizer":
+            return False
         if self.device.type == "cuda":
             return torch.cuda.is_bf16_supported()
-        return stage == "generator" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
     def agree(self, stop: bool) -> bool:
         """Whether any process wants to stop."""
@@ -339,8 +340,7 @@ class _Trainer:
         for i, state in moments.items():
             tensors |= {f"moments/{named[i][0]}/{k}": v for k, v in state.items()}
         tensors = {k: v.detach().cpu().clone() for k, v in tensors.items()}
-        with new_file(self.state_file) as draft:
-            save_file(tensors, draft, metadata={"progress": msgspec.json.encode(self.progress).decode()})
+        save_tensors(self.state_file, tensors, {"progress": msgspec.json.encode(self.progress).decode()})
         lines = "".join(json.dumps(entry) + "\n" for entry in self.progress.history)
         write_text(self.run.path / "history.jsonl", lines)
 
@@ -352,7 +352,12 @@ class _Trainer:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, msgspec.MsgspecError) as error:
             raise BadInput(f"{self.state_file} is damaged: {error}; begin anew with --restart") from None
-        self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+        try:
+            self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+        except RuntimeError:
+            raise BadInput(
+                f"{self.state_file} is the state of another model: was recipe.toml changed? Begin anew with --restart"
+            ) from None
         self.best = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
         for key, value in tensors.items():
             if key.startswith("moments/"):
@@ -406,7 +411,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
+def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """Rank and number of processes, as torchrun says."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -414,7 +419,9 @@ def _processes() -> Iterator[tuple[int, int]]:
         return
     mine = not dist.is_initialized()
     if mine:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), world
     finally:

@@ -1,10 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 
 import mobtk
 from mobtk.baselines import fit_baselines
 from mobtk.errors import BadInput
-from mobtk.evaluation import FIDELITY, compare, table
+from mobtk.evaluation import FIDELITY, _Events, _known_traits, compare, table
+from mobtk.storage import to_json
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,59 @@ def test_next_place_of_people_who_alternate_is_foretold(tmp_path):
 def test_a_model_that_does_not_go_step_by_step_has_no_next_place(trained):
     with pytest.raises(BadInput, match="does not decide one step after the other.*--tokenizer cells"):
         mobtk.evaluate_next_place(trained)
+
+
+def _visits(tmp_path, **options):
+    """Three users, 40 visits each, an hour apart, to a place of their own and, from the 20th on, another."""
+    import pandas as pd
+
+    rows = [(f"u{u}", 3600 * i, 52.5 + 0.01 * (2 * u + (i >= 20)), 13.3) for u in range(3) for i in range(40)]
+    pd.DataFrame(rows, columns=["user", "time", "lat", "lon"]).to_parquet(tmp_path / "p.parquet")
+    return mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d", time_unit="s", mapper="places", split="time", **options)
+
+
+def test_visits_before_the_cut_are_read_and_not_scored(tmp_path):
+    dataset = _visits(tmp_path, step="event", period="8", shares=(0.5, 0.2, 0.3))
+    events = _Events(dataset, "test")
+    moments = np.sort(dataset.moments().reshape(3, -1), axis=1)
+    assert len(events.target) == (moments > dataset.info.cuts[1]).sum()
+    windows, position = events.windows(np.arange(len(events.at)))
+    assert (position == 7).all()
+    assert (windows[:, -1] == events.target).all()
+
+
+def test_regular_steps_are_foretold_at_their_own_hour_from_their_own_sequence(city):
+    events = _Events(city, "test")
+    index = np.arange(len(events.at))
+    windows, position = events.windows(index)
+    rows = city.cells[events.row]
+    assert set(position) == set(range(1, 168))
+    assert len(index) == 167 * len(city.rows("test"))
+    for i in index[:: max(1, len(index) // 50)]:
+        assert windows[i, position[i]] == rows[i, position[i]] == events.target[i]
+        assert (windows[i, : position[i]] == rows[i, : position[i]]).all()
+
+
+def test_traits_are_those_known_from_training(tmp_path, city):
+    dataset = _visits(tmp_path, step="event", period="8", shares=(0.5, 0.2, 0.3))
+    test = dataset.rows("test")
+    own, known = dataset.traits(["home"])[test, 0], _known_traits(dataset, ["home"])[test, 0]
+    assert (own != known).all(), "by then they live elsewhere, which is not to be known"
+    assert (_known_traits(city, ["home", "person"])[city.rows("test")] == -1).all(), "people nobody has seen"
+
+
+def test_what_is_not_defined_is_null_in_json(tmp_path):
+    assert json.loads(to_json({"flow": float("nan"), "n": np.int64(3), "x": np.float32(0.5)})) == {
+        "flow": None,
+        "n": 3,
+        "x": 0.5,
+    }
+
+
+def test_an_epr_person_explores_only_new_cells_and_returns_elsewhere(city):
+    from mobtk.baselines.epr import ExplorationAndReturn
+
+    drawn = ExplorationAndReturn(city.cells.astype(np.int64), city.mapper()).sample(200, np.random.default_rng(0))
+    moves = (drawn[:, 1:] != drawn[:, :-1]).sum() / (200 * 7)
+    real = (city.cells[:, 1:] != city.cells[:, :-1]).sum() / (len(city) * 7)
+    assert moves == pytest.approx(real, rel=0.1)

@@ -18,8 +18,8 @@ def test_the_same_seed_gives_the_same_people_and_another_others(trained, tmp_pat
     assert (_cells(a, trained) == _cells(b, trained)).all()
     assert (_cells(a, trained) != _cells(c, trained)).any()
     table = pq.read_table(a)
-    assert table.column_names == ["person", "home", "work", "cluster", "cells"]
-    assert table["person"].to_pylist() == list(range(50))
+    assert table.column_names == ["id", "home", "work", "cluster", "cells"]
+    assert table["id"].to_pylist() == list(range(50))
 
 
 def test_traits_are_whole_rows_of_the_training_people(trained, tmp_path):

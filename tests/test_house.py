@@ -19,15 +19,15 @@ FLOORS = [
     ("baselines",),
     ("tokenizers",),
     ("mappers", "backbones", "routers"),
-    ("data",),
     ("metrics",),
-    ("recipe", "storage"),
+    ("data",),
+    ("recipe", "storage", "options"),
     ("builtin",),
     ("plugins",),
     ("registry",),
     ("contracts",),
     ("schedule",),
-    ("errors", "_version"),
+    ("errors", "geo", "_version"),
 ]
 """From the roof down; a room may import its own floor's own files and any floor below."""
 

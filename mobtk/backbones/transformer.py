@@ -47,8 +47,12 @@ class Transformer(Backbone):
         base: float = 100.0,
     ) -> None:
         super().__init__()
-        if width % (2 * heads):
-            raise BadInput(f"a transformer of width {width} cannot have {heads} heads of even size; try --set heads=4")
+        if heads < 1 or width % (2 * heads):
+            fit = [str(n) for n in range(1, width // 2 + 1) if width % (2 * n) == 0]
+            raise BadInput(
+                f"a transformer of width {width} cannot have {heads} heads of even size; it can have "
+                f"{', '.join(fit[:8]) or 'none, so choose an even width'}"
+            )
         self.base = base
         self.uses_condition = adaptive  # type: ignore[misc]
         self.blocks = nn.ModuleList(_Block(width, heads, int(ff * width), dropout) for _ in range(depth))

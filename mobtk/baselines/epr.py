@@ -14,8 +14,9 @@ class ExplorationAndReturn:
 
     A person who knows S cells explores a new one with probability ``rho * S ** -gamma`` and else returns to one they
     know, in proportion to their visits. ``rho`` and ``gamma``, the waiting times and the lengths of jumps are taken
-    from the training sequences rather than from the paper's power laws. An exploration that leaves the map, or ends
-    where the person is, is drawn again a few times and then becomes a return.
+    from the training sequences rather than from the paper's power laws. An exploration that leaves the map or ends in
+    a cell the person knows is drawn again a few times and then becomes a return, and a return is to another cell than
+    the one they are in.
 
     Args:
         cells: ``(rows, T)``.
@@ -49,16 +50,18 @@ class ExplorationAndReturn:
                 out[person, first:last] = place
             begin[active] = end
             active, here = active[end < self.steps], here[end < self.steps]
-            new = self._explore(here, rng)
+            visited = np.where(np.arange(self.steps) < count[active, None], stays[active], -1)
+            new = self._explore(here, visited, rng)
             wants = rng.random(len(active)) < self.rho * known[active] ** -self.gamma
-            old = stays[active, (rng.random(len(active)) * count[active]).astype(np.int64)]
+            elsewhere = (visited >= 0) & (visited != here[:, None])
+            old = visited[np.arange(len(active)), (rng.random(visited.shape) * elsewhere).argmax(1)]
             explores = (wants | (known[active] == 1)) & (new >= 0)
             stays[active, count[active]] = np.where(explores, new, old)
             known[active] += explores
             count[active] += 1
         return out
 
-    def _explore(self, here: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    def _explore(self, here: NDArray[np.int64], visited: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         found = np.full(len(here), -1)
         for _ in range(4):
             open_ = np.flatnonzero(found < 0)
@@ -69,14 +72,14 @@ class ExplorationAndReturn:
             lat = self.lat[at] + km * np.sin(angle) / 111.2
             lon = self.lon[at] + km * np.cos(angle) / (111.2 * np.cos(np.radians(self.lat[at])))
             cell = self.mapper.encode(np.clip(lat, -90, 90), lon)
-            found[open_] = np.where(cell == at, -1, cell)
+            found[open_] = np.where((visited[open_] == cell[:, None]).any(1), -1, cell)
         return found
 
 
 def _exploration(cells: NDArray[np.int64]) -> tuple[float, float]:
     """``rho`` and ``gamma`` by least squares on logarithms: how often a move reaches a new cell, by cells known."""
     tries: dict[int, list[int]] = {}
-    for row in cells[: min(len(cells), 2000)]:
+    for row in cells[:: max(1, len(cells) // 2000)]:
         seen = {int(row[0])}
         for cell in row[1:][row[1:] != row[:-1]].tolist():
             tries.setdefault(len(seen), []).append(cell not in seen)

@@ -47,7 +47,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="mobtk")
 @click.option("--plugin", "files", multiple=True, metavar="FILE.py", help="Load a single file as a plugin.")
-@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print results, warnings and progress bars only.")
 def cli(files: tuple[str, ...], quiet: bool) -> None:
     """A mobility toolkit in which papers are plugins.
 
@@ -95,9 +95,9 @@ def main() -> None:
 def show(result: Any, as_json: bool, text: str) -> None:
     """Print a result as JSON or as text."""
     if as_json:
-        import json
+        from mobtk.storage import to_json
 
-        click.echo(json.dumps(result, indent=1, default=str))
+        click.echo(to_json(result))
     else:
         click.echo(text)
 

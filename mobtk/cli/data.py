@@ -40,9 +40,15 @@ def _numbers(text: str, n: int, complaint: str) -> tuple[float, ...]:
 @click.option("--lon", default="lon", show_default=True, help="Column of longitudes.")
 @click.option("--places", metavar="FILE", help="Table that gives positions to ids of places, for check-ins.")
 @click.option("--place", metavar="COLUMN", help="The id column in both tables.")
-@click.option("--time-unit", help="What numeric times count: s, ms, min, h, D.")
-@click.option("--time-origin", help="The moment they count from, in UTC; 1970 by default.")
-@click.option("--timezone", default="UTC", show_default=True, help="Where the people are, such as Asia/Shanghai.")
+@click.option("--time-unit", help="What numeric times count: ns, us, ms, s, min, h, D.")
+@click.option("--time-format", metavar="FORMAT", help="How times in words are written, such as '%d/%m/%Y %H:%M'; ISO 8601.")
+@click.option("--time-origin", help="The moment they count from, in UTC if it has no offset; 1970 by default.")
+@click.option(
+    "--timezone",
+    default="UTC",
+    show_default=True,
+    help="Where the people are, such as Asia/Shanghai; days and weeks begin there. Times without an offset are in UTC.",
+)
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Factor that makes degrees, such as 1e-6.")
 @click.option("--bounds", callback=_bounds, metavar="S,W,N,E", help="Keep the points inside.")
 @click.option("--mapper", default="grid", show_default=True, help="Spatial mapper.")

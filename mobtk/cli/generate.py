@@ -29,5 +29,9 @@ def generate(run: str, n: int | None, out: str | None, as_json: bool, **options:
     """Generate a synthetic population from RUN, streamed to a Parquet file."""
     from mobtk.generation import generate as generate_people
 
-    file = generate_people(run, n, out, **options)
+    try:
+        file = generate_people(run, n, out, **options)
+    except KeyboardInterrupt:
+        click.echo("mobtk: interrupted; the finished shards are kept: give the same command with --resume", err=True)
+        raise SystemExit(130) from None
     show({"file": str(file)}, as_json, f"{file}\nnext: mobtk evaluate {run}")

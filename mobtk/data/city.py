@@ -21,6 +21,7 @@ from mobtk.data.funnel import Loss
 from mobtk.data.prepare import MONDAY, split_rows
 from mobtk.data.traits import home_and_work, movement_clusters
 from mobtk.errors import BadInput
+from mobtk.options import call
 from mobtk.plugins import registry
 from mobtk.storage import PathLike
 
@@ -124,12 +125,12 @@ def prepare_city(
     options = dict(mapper_options or {})
     if entry.full_name == "mobtk.grid":
         size = options.get("size", 1000.0)
-        side = int(np.ceil(SIDE / size))
-        cell_mapper: SpatialMapper = entry.load()(CRS, ORIGIN, (side, side), **options)
+        side = int(np.ceil(SIDE / size)) if isinstance(size, (int, float)) and size > 0 else 1
+        cell_mapper: SpatialMapper = call("mapper 'grid'", entry.load(), (CRS, ORIGIN, (side, side)), options)
     else:
-        cell_mapper = entry.load().fit(lat.ravel(), lon.ravel(), **options)
+        cell_mapper = call(f"mapper {mapper!r}", entry.load().fit, (lat.ravel(), lon.ravel()), options)
     cells = cell_mapper.encode(lat.ravel(), lon.ravel()).reshape(lat.shape)
-    part = split_rows(city.person, city.week, "user", shares, seed)
+    part, _ = split_rows(city.person, city.week, "user", shares, seed)
     hours = np.arange(168)
     home, work = home_and_work(cells, (hours % 24).astype(float), hours >= 120)
     n = cell_mapper.n_cells[0]
@@ -172,8 +173,8 @@ def make_city(weeks: int = 10_000, *, seed: int = 0, weeks_per_person: int = 4) 
     Raises:
         BadInput: less than one week.
     """
-    if weeks < 1 or weeks_per_person < 1:
-        raise BadInput(f"a city needs at least one week a person and in all, not weeks={weeks}")
+    if weeks < 1 or weeks_per_person < 1 or seed < 0:
+        raise BadInput(f"a city needs a week at least and a seed of 0 or more, not weeks={weeks}, seed={seed}")
     rng = np.random.default_rng(seed)
     people = -(-weeks // weeks_per_person)
     regime = rng.choice(len(REGIMES), people, p=_column("share") / _column("share").sum())

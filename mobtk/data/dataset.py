@@ -5,7 +5,7 @@ A folder of ``dataset.toml`` (what, where from, funnel, versions), ``mapper.json
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from mobtk.contracts import SpatialMapper
 from mobtk.data.funnel import Loss
 from mobtk.errors import BadInput
 from mobtk.plugins import registry
-from mobtk.storage import PathLike, new_folder, write_text
+from mobtk.storage import PathLike, fingerprint, new_folder, write_text
 
 SPLITS = ("train", "valid", "test")
 
@@ -41,6 +41,9 @@ class Info(Struct, omit_defaults=True):
         settings: the arguments of the preparation.
         split: rows in each split.
         funnel: what each step of the preparation lost.
+        cuts: where the split is by time: the moments, in seconds of local time since 1970, up to which training and
+            validation reach.
+        sha256: of ``sequences.parquet``.
         mobtk: version that wrote it.
     """
 
@@ -54,6 +57,8 @@ class Info(Struct, omit_defaults=True):
     settings: dict[str, Any] = field(default_factory=dict)
     split: dict[str, int] = field(default_factory=dict)
     funnel: list[Loss] = field(default_factory=list)
+    cuts: list[float] = field(default_factory=list)
+    sha256: str = ""
     mobtk: str = __version__
 
 
@@ -76,6 +81,10 @@ class Dataset:
             self.info = msgspec.convert(tree, Info)
             self.mapper_spec: dict[str, Any] = json.loads((self.path / "mapper.json").read_text(encoding="utf-8"))
             table = pq.read_table(self.path / "sequences.parquet", memory_map=True)
+            missing = {"cells", "user", "start", "split", *self.info.trait_sizes} - set(table.column_names)
+            missing |= {"name", "config"} - set(self.mapper_spec)
+            if missing:
+                raise ValueError(f"{', '.join(sorted(missing))} is missing")
         except (OSError, ValueError, pa.ArrowException, msgspec.ValidationError) as error:
             raise BadInput(f"dataset {path} is damaged: {_first_line(error)}; prepare it again") from None
         self._table = table.combine_chunks()
@@ -94,6 +103,10 @@ class Dataset:
     def starts(self) -> NDArray[np.datetime64]:
         """``(rows,)`` local time of the first step."""
         return self._table["start"].to_numpy()
+
+    def moments(self) -> NDArray[np.int64]:
+        """``(rows, T)`` seconds of local time since 1970, where a step is an event."""
+        return list_column(self._table, "moments")
 
     def __len__(self) -> int:
         return len(self._table)
@@ -135,6 +148,7 @@ class Dataset:
         columns: Mapping[str, Any],
         *,
         replace: bool = False,
+        inputs: Iterable[PathLike] = (),
     ) -> Self:
         """Write a dataset folder, whole or not at all.
 
@@ -145,11 +159,13 @@ class Dataset:
             cells: ``(rows, T)``.
             columns: ``user``, ``start``, ``split``, the traits, and whatever else is worth keeping.
             replace: replace an existing folder.
+            inputs: files it was made from, which must not lie in a folder that is replaced.
         """
         info.split = {s: int(np.sum(np.asarray(columns["split"]) == s)) for s in SPLITS}
         table = pa.table({**columns, "cells": fixed_list(cells)})
-        with new_folder(path, replace=replace) as folder:
+        with new_folder(path, replace=replace, inputs=inputs) as folder:
             pq.write_table(table, folder / "sequences.parquet", compression="zstd", row_group_size=65_536)
+            info.sha256 = fingerprint(folder / "sequences.parquet")
             write_text(folder / "mapper.json", json.dumps({"name": mapper[0], "config": mapper[1].config()}))
             write_text(folder / "dataset.toml", tomli_w.dumps(msgspec.to_builtins(info)))
         return cls(path)
@@ -160,7 +176,7 @@ def fixed_list(cells: NDArray[np.int64]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(cells.astype(np.int32).ravel()), cells.shape[1])
 
 
-def list_column(table: pa.Table, name: str) -> NDArray[np.int32]:
+def list_column(table: pa.Table, name: str) -> NDArray[Any]:
     """An Arrow column of lists of one size as ``(rows, T)``."""
     column = table[name].combine_chunks()
     if isinstance(column, pa.ChunkedArray):

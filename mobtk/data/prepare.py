@@ -4,6 +4,7 @@ Input is CSV, Parquet or GeoParquet with one row a point. Times are read in UTC 
 weeks begin on Monday 00:00 and days at 00:00 where the people are.
 """
 
+import gzip
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ from mobtk.data.dataset import SPLITS, Dataset, Info
 from mobtk.data.funnel import Loss
 from mobtk.data.traits import home_and_work, movement_clusters
 from mobtk.errors import BadInput
+from mobtk.options import call
 from mobtk.plugins import registry
-from mobtk.storage import PathLike
+from mobtk.storage import PathLike, check_replaceable
 
 GAPS = ("hold", "nearest", "drop")
 MONDAY = 4 * 86_400
@@ -39,6 +41,7 @@ def prepare(
     places: PathLike | None = None,
     place: str | None = None,
     time_unit: str | None = None,
+    time_format: str | None = None,
     time_origin: str | None = None,
     timezone: str = "UTC",
     scale: float = 1.0,
@@ -68,7 +71,9 @@ def prepare(
         place: see ``places``.
         time_unit: of numeric times: ``s``, ``ms``, ``min``, ``h`` or ``D``; guessed for seconds and milliseconds
             since 1970.
-        time_origin: the moment from which numeric times count, in UTC; 1970 by default.
+        time_format: how times in words are written, as for ``strptime``, such as ``%d/%m/%Y %H:%M``; ISO 8601 by
+            default. Times without an offset are in UTC.
+        time_origin: the moment from which numeric times count, in UTC if it has no offset; 1970 by default.
         timezone: where the people are, as an IANA name.
         scale: factor that makes degrees of the coordinates, such as 1e-6.
         bounds: south, west, north and east of the area; all points by default.
@@ -97,7 +102,9 @@ def prepare(
         settings["places"] = str(places)
     sources = [Path(f) for f in ([files] if isinstance(files, (str, os.PathLike)) else files)]
     step_seconds, length = _layout(step, period)
-    _check_options(gaps, coverage, split, shares, out, replace)
+    _check_options(gaps, coverage, split, shares, clusters, seed)
+    inputs = [*sources, *([places] if places is not None else [])]
+    check_replaceable(out, replace, inputs)
     entry = registry().find("mapper", mapper)
 
     points = read_points(sources, {"user": user, "time": time, "lat": lat, "lon": lon}, places=places, place=place)
@@ -111,52 +118,61 @@ def prepare(
         if not len(points):
             raise BadInput(f"no point of {', '.join(map(str, sources))} is left after the step {what!r}: all {why}")
 
-    points["time"] = _seconds(points["time"], time, time_unit, time_origin, timezone)
+    given = points["time"].notna()
+    points["time"] = _moments(points["time"], time, time_unit, time_origin, time_format)
     points[["lat", "lon"]] *= scale
+    keep(
+        (points["time"].notna() | ~given).to_numpy(),
+        "times read",
+        "times cannot be read" + (" as ISO 8601; give --time-format" if time_format is None else f" as {time_format}"),
+    )
     keep(
         points.notna().all(axis=1).to_numpy() & np.isfinite(points[["lat", "lon"]].to_numpy(float)).all(axis=1),
         "complete",
         "rows lack a user, a time or a position",
     )
     _check_degrees(points, scale)
-    points["time"] = points["time"].astype(np.int64)
     same = ["user", "time"] if step_seconds is not None else ["user", "time", "lat", "lon"]  # two visits in a minute are two
     keep(~points.duplicated(same).to_numpy(), "no row twice", f"have the {', '.join(same)} of another row")
+    points["time"] = _local_seconds(points["time"], timezone)
     if bounds is not None:
         south, west, north, east = bounds
         inside = points["lat"].between(south, north) & points["lon"].between(west, east)
         keep(inside.to_numpy(), "in bounds", "lie outside the bounds")
 
-    cell_mapper: SpatialMapper = _fit(entry.load(), points, dict(mapper_options or {}), mapper)
+    position = points["lat"].to_numpy(), points["lon"].to_numpy()
+    cell_mapper: SpatialMapper = call(f"mapper {mapper!r}", entry.load().fit, position, mapper_options or {})
     points["cell"] = cell_mapper.encode(points["lat"].to_numpy(), points["lon"].to_numpy())
     keep((points["cell"] >= 0).to_numpy(), "on the map", f"are in no cell of mapper {mapper!r}")
     points = points.sort_values(["user", "time"], kind="stable")
 
     if step_seconds is None:
-        cells, users, starts, ends, hour, weekend, lost = _cut_events(points, length)
+        cells, users, moments, lost = _cut_events(points, length)
+        starts, ends = moments[:, 0], moments[:, -1]
         funnel.append(lost)
     else:
         cells, users, starts, losses = _cut_steps(points, step_seconds, length, period, coverage, gaps, max_gap)
         funnel += losses
         ends = starts
-        moment = starts[:, None] + np.arange(length) * step_seconds
-        hour, weekend = moment % 86_400 / 3600, (moment - MONDAY) // 86_400 % 7 >= 5
+        moments = starts[:, None] + np.arange(length) * step_seconds
 
-    part = split_rows(users, ends, split, shares, seed)
-    home, work = home_and_work(cells, hour, weekend)
+    part, cuts = split_rows(users, ends, split, shares, seed)
+    home, work = home_and_work(cells, moments % 86_400 / 3600, (moments - MONDAY) // 86_400 % 7 >= 5)
     cluster = movement_clusters(cells, home, work, cell_mapper, part == "train", clusters, seed)
     names, number = np.unique(users.astype(str), return_inverse=True)
     n = cell_mapper.n_cells[0]
+    whole_days = length * (step_seconds or 1) % 86_400 == 0
     info = Info(
         name=name or Path(out).name,
         step=step,
         steps=length,
-        steps_per_day=length if step_seconds is None else max(1, 86_400 // step_seconds),
+        steps_per_day=86_400 // step_seconds if step_seconds is not None and whole_days else length,
         trait_sizes={"home": n, "work": n, "cluster": clusters, "person": len(names)},
         sources=[str(f) for f in sources],
         licence=licence,
         settings=settings,
         funnel=funnel,
+        cuts=cuts,
     )
     columns = {
         "user": pa.array(users.astype(str)),
@@ -167,7 +183,9 @@ def prepare(
         "cluster": pa.array(cluster.astype(np.int32)),
         "person": pa.array(number.astype(np.int32)),
     }
-    return Dataset.write(out, info, (entry.full_name, cell_mapper), cells, columns, replace=replace)
+    if step_seconds is None:
+        columns["moments"] = pa.FixedSizeListArray.from_arrays(pa.array(moments.ravel()), length)
+    return Dataset.write(out, info, (entry.full_name, cell_mapper), cells, columns, replace=replace, inputs=inputs)
 
 
 def read_points(
@@ -186,12 +204,13 @@ def read_points(
         del wanted["lat"], wanted["lon"]
         wanted["place"] = place
         spots = _read(Path(places), {"place": place, "lat": columns["lat"], "lon": columns["lon"]})
+        spots["place"] = spots["place"].astype(str)
         if spots["place"].duplicated().any():
             raise BadInput(f"{places}: column {place!r} has an id twice; each place wants one position")
     for file in files:
         table = _read(file, wanted)
         if places is not None:
-            table = table.merge(spots, on="place", how="left").drop(columns="place")
+            table = table.assign(place=table["place"].astype(str)).merge(spots, on="place", how="left").drop(columns="place")
         tables.append(table[["user", "time", "lat", "lon"]])
     return pd.concat(tables, ignore_index=True)
 
@@ -208,8 +227,8 @@ def _read(file: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             present = pq.read_schema(file).names
             geo = b"geo" in (pq.read_schema(file).metadata or {})
         elif kind in ("csv", "tsv", "txt"):
-            head = pd.read_csv(file, nrows=0, sep=None, engine="python")
-            present, geo = list(head.columns), False
+            separator = _separator(file)
+            present, geo = list(pd.read_csv(file, nrows=0, sep=separator, encoding="utf-8-sig").columns), False
         else:
             raise BadInput(f"{file} is of no kind that mobtk reads; give .csv, .parquet or GeoParquet")
         by_geometry = geo and "lat" in columns and columns["lat"] not in present
@@ -231,7 +250,8 @@ def _read(file: Path, columns: Mapping[str, str]) -> pd.DataFrame:
             table = pq.read_table(file, columns=list(dict.fromkeys(wanted.values()))).to_pandas()
             table = pd.DataFrame({ours: table[theirs] for ours, theirs in wanted.items()})
         else:
-            table = pd.read_csv(file, sep=None, engine="python", usecols=list(dict.fromkeys(wanted.values())))
+            use, as_text = list(dict.fromkeys(wanted.values())), {wanted[k]: str for k in ("user", "place") if k in wanted}
+            table = pd.read_csv(file, sep=separator, usecols=use, dtype=as_text, encoding="utf-8-sig")
             table = pd.DataFrame({ours: table[theirs] for ours, theirs in wanted.items()})
     except (OSError, ValueError, pa.ArrowException, pd.errors.ParserError) as error:
         raise BadInput(f"{file} cannot be read: {str(error).strip().splitlines()[0]}; is it complete?") from None
@@ -241,6 +261,14 @@ def _read(file: Path, columns: Mapping[str, str]) -> pd.DataFrame:
         if column in table:
             table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
     return table
+
+
+def _separator(file: Path) -> str:
+    """What parts the columns of a text file, by its header."""
+    read = gzip.open if file.suffix == ".gz" else open
+    with read(file, "rt", errors="replace") as lines:
+        header = next((line for line in lines if line.strip()), "")
+    return max(",;\t|", key=header.count)
 
 
 def _users(points: pd.DataFrame) -> int:
@@ -273,7 +301,7 @@ def _layout(step: str, period: str) -> tuple[int | None, int]:
     return seconds, length
 
 
-def _check_options(gaps: str, coverage: float, split: str, shares: Sequence[float], out: PathLike, replace: bool) -> None:
+def _check_options(gaps: str, coverage: float, split: str, shares: Sequence[float], clusters: int, seed: int) -> None:
     if gaps not in GAPS:
         raise BadInput(f"gap rule {gaps!r} is not one of {', '.join(GAPS)}")
     if not 0 <= coverage <= 1:
@@ -282,12 +310,12 @@ def _check_options(gaps: str, coverage: float, split: str, shares: Sequence[floa
         raise BadInput(f"split {split!r} is not one of user, time")
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or not shares[0]:
         raise BadInput(f"shares are three numbers that sum to 1, training first, not {list(shares)}")
-    if Path(out).exists() and not replace:
-        raise BadInput(f"{out} exists already; choose another folder, or replace it with --force")
+    if clusters < 1 or seed < 0:
+        raise BadInput(f"clusters are at least 1 and a seed at least 0, not clusters={clusters}, seed={seed}")
 
 
-def _seconds(times: pd.Series, column: str, unit: str | None, origin: str | None, timezone: str) -> pd.Series:
-    """Local wall-clock seconds since 1970 (missing ones NaN)."""
+def _moments(times: pd.Series, column: str, unit: str | None, origin: str | None, written: str | None) -> pd.Series:
+    """The moments, in UTC (missing and unreadable ones NaT)."""
     if times.isna().all():
         raise BadInput(f"column {column!r} holds no times: it is empty; name another --time")
     if pd.api.types.is_numeric_dtype(times):
@@ -297,25 +325,32 @@ def _seconds(times: pd.Series, column: str, unit: str | None, origin: str | None
             if unit is None or origin is not None:
                 raise BadInput(
                     f"column {column!r} holds numbers up to {largest:g}: say what they count with --time-unit "
-                    "(s, ms, min, h, D), and from when with --time-origin if not from 1970"
+                    "(ns, us, ms, s, min, h, D), and from when with --time-origin if not from 1970"
                 )
         try:
             start = pd.Timestamp(origin or "1970-01-01")
-            moments = pd.to_datetime(times, unit=unit, origin=start.tz_localize(None), errors="coerce", utc=True)
+            start = start.tz_convert("UTC").tz_localize(None) if start.tzinfo else start
+            return pd.to_datetime(times, unit=unit, origin=start, errors="coerce", utc=True)
         except (ValueError, OverflowError) as error:
             raise BadInput(f"--time-unit {unit!r} and --time-origin {origin!r} make no times: {error}") from None
-    else:
-        moments = pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
-        if moments.isna().all():
-            moments = pd.to_datetime(times, utc=True, errors="coerce")
-        if moments.isna().all():
-            raise BadInput(f"column {column!r} holds no times: its first value is {times.iloc[0]!r}; name another --time")
+    try:
+        moments = pd.to_datetime(times, utc=True, errors="coerce", format=written or "ISO8601")
+    except ValueError as error:
+        raise BadInput(f"--time-format {written!r} is no format of strptime: {error}") from None
+    if moments.isna().all():
+        first = times.dropna().iloc[0]
+        wrong = "is not ISO 8601: say how it is written with --time-format, such as '%d/%m/%Y %H:%M'"
+        raise BadInput(f"column {column!r} begins with {first!r}, which {f'is not {written!r}' if written else wrong}")
+    return moments
+
+
+def _local_seconds(moments: pd.Series, timezone: str) -> pd.Series:
+    """Local wall-clock seconds since 1970."""
     try:
         local = moments.dt.tz_convert(timezone).dt.tz_localize(None)
     except Exception:
         raise BadInput(f"timezone {timezone!r} is unknown; give an IANA name such as Asia/Shanghai") from None
-    seconds = local.astype("datetime64[s]").astype(np.int64).astype(float)
-    return seconds.where(local.notna())
+    return local.astype("datetime64[s]").astype(np.int64)
 
 
 def _check_degrees(points: pd.DataFrame, scale: float) -> None:
@@ -334,13 +369,6 @@ def _check_degrees(points: pd.DataFrame, scale: float) -> None:
             )
 
 
-def _fit(kind: type[SpatialMapper], points: pd.DataFrame, options: dict[str, Any], name: str) -> SpatialMapper:
-    try:
-        return kind.fit(points["lat"].to_numpy(), points["lon"].to_numpy(), **options)
-    except TypeError as error:
-        raise BadInput(f"mapper {name!r} does not take these options: {error}") from None
-
-
 def _cut_steps(
     points: pd.DataFrame,
     seconds: int,
@@ -351,9 +379,8 @@ def _cut_steps(
     max_gap: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64], list[Loss]]:
     """Sequences of regular steps: the cell with most points in each, then gaps by their rule."""
-    anchor = MONDAY if period == "week" else 0
     user, names = pd.factorize(points["user"])
-    step = (points["time"].to_numpy() - anchor) // seconds
+    step = (points["time"].to_numpy() - MONDAY) // seconds  # so that a week, a day and any number of steps begin on one
     cell = points["cell"].to_numpy()
     order = np.lexsort((cell, step, user))
     u, s, c = user[order], step[order], cell[order]
@@ -370,7 +397,7 @@ def _cut_steps(
     row = np.cumsum(begins) - 1
     cells = np.full((row[-1] + 1, length), -1, np.int64)
     cells[row, s % length] = c
-    owner, start = u[begins], sequence[begins] * length * seconds + anchor
+    owner, start = u[begins], sequence[begins] * length * seconds + MONDAY
     observed = (cells >= 0).sum(1)
     what = f"cut into {'sequences' if period.isdigit() else period + 's'}"
     losses = [Loss(what, len(np.unique(owner)), int(observed.sum()), len(cells), "a step keeps its most visited cell")]
@@ -451,15 +478,13 @@ def _cut_events(points: pd.DataFrame, length: int) -> tuple[Any, ...]:
         len(begin),
         f"{int(spare.sum()):,} points come before the first whole sequence of their user",
     )
-    moment = time[index]
-    weekend = (moment - MONDAY) // 86_400 % 7 >= 5
-    return cell[index], users, time[begin], moment[:, -1], moment % 86_400 / 3600, weekend, lost
+    return cell[index], users, time[index], lost
 
 
 def split_rows(
     users: NDArray[Any], ends: NDArray[np.int64], how: str, shares: Sequence[float], seed: int
-) -> NDArray[np.str_]:
-    """The split of each row: by user, or by the time of its end."""
+) -> tuple[NDArray[np.str_], list[float]]:
+    """The split of each row, by user or by the time of its end; and the two moments that part it, if by time."""
     if how == "user":
         names, number = np.unique(users.astype(str), return_inverse=True)
         if len(names) < 3:
@@ -473,7 +498,7 @@ def split_rows(
         last = np.round(np.cumsum(shares[:2]) * len(names)).astype(int)
         last[0] = np.clip(last[0], 1, len(names) - 2)  # at least one user each
         last[1] = np.clip(last[1], last[0] + 1, len(names) - 1)
-        return np.array(SPLITS)[np.searchsorted(last, rank, side="right")][number]
+        return np.array(SPLITS)[np.searchsorted(last, rank, side="right")][number], []
     cuts = np.quantile(ends, np.cumsum(shares[:2]))
     part = np.array(SPLITS)[np.searchsorted(cuts, ends, side="left")]
     missing = [s for s in SPLITS if not (part == s).any()]
@@ -482,4 +507,4 @@ def split_rows(
             f"a split by time leaves nothing for {' and '.join(missing)}: {len(ends)} sequences end at "
             f"{len(np.unique(ends))} different times; use a shorter --period"
         )
-    return part
+    return part, cuts.tolist()

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobtk.contracts import SpatialMapper
-from mobtk.metrics.individual import EARTH_KM
+from mobtk.geo import EARTH_KM
 
 
 def home_and_work(

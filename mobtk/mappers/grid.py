@@ -55,11 +55,20 @@ class Grid(SpatialMapper):
         self._to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
 
     @classmethod
-    def fit(cls, lat: ArrayLike, lon: ArrayLike, *, size: float = 1000.0, levels: int = 4, **options: Any) -> "Grid":
+    def fit(
+        cls,
+        lat: ArrayLike,
+        lon: ArrayLike,
+        *,
+        size: float = 1000.0,
+        levels: int = 4,
+        crs: str | None = None,
+        **options: Any,
+    ) -> "Grid":
         """The grid over the bounding box of the points, in the UTM zone of its centre."""
         lat, lon = np.asarray(lat, float), np.asarray(lon, float)
         middle = geopandas.GeoSeries.from_xy([(lon.min() + lon.max()) / 2], [(lat.min() + lat.max()) / 2], crs=4326)
-        crs = options.pop("crs", None) or f"EPSG:{middle.estimate_utm_crs().to_epsg()}"
+        crs = crs or f"EPSG:{middle.estimate_utm_crs().to_epsg()}"
         x, y = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(lon, lat)
         west, south = math.floor(x.min()), math.floor(y.min())
         rows, columns = int((y.max() - south) // size) + 1, int((x.max() - west) // size) + 1

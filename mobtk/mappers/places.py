@@ -10,13 +10,14 @@ from sklearn.neighbors import BallTree
 
 from mobtk.contracts import Cells, Degrees, SpatialMapper
 from mobtk.errors import BadInput
-
-EARTH_RADIUS = 6_371_000.0
+from mobtk.geo import EARTH_KM
 
 
 @final
 class Places(SpatialMapper):
-    """One cell a distinct place, in ascending order of latitude, then longitude. There are no coarser levels.
+    """One cell a distinct position, in ascending order of latitude, then longitude. There are no coarser levels.
+
+    Places on exactly the same spot are one cell: positions are all that it knows of them.
 
     Args:
         lat: latitudes of the places, degrees.
@@ -51,7 +52,7 @@ class Places(SpatialMapper):
         if finite.any():
             distinct, index = np.unique(points[finite], axis=0, return_inverse=True)
             distance, nearest = self._tree.query(np.radians(distinct))
-            cell = np.where(distance[:, 0] * EARTH_RADIUS <= self.reach, nearest[:, 0], -1)
+            cell = np.where(distance[:, 0] * EARTH_KM * 1000 <= self.reach, nearest[:, 0], -1)
             cells[finite] = cell[index.ravel()]
         return cells
 

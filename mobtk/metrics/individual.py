@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mobtk.geo import EARTH_KM
 from mobtk.metrics.divergence import jensen_shannon, linear_histogram
-
-EARTH_KM = 6371.0
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ Luo et al. 2025 (https://arxiv.org/abs/2512.07314), code of December 2025. What 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mobtk.geo import EARTH_KM
 from mobtk.metrics.divergence import jensen_shannon
-from mobtk.metrics.individual import EARTH_KM
 
 
 def _haversine(lat1: NDArray, lon1: NDArray, lat2: NDArray, lon2: NDArray) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mobtk.errors import BadInput, MobtkError, PartMismatch
 from mobtk.models.generator import Generator
 from mobtk.models.moe import MixtureOfExperts
 from mobtk.models.traits import TraitEmbedding
+from mobtk.options import call
 from mobtk.plugins import registry
 from mobtk.recipe import Part, Recipe
 
@@ -23,7 +25,10 @@ def load_part(kind: str, name: str) -> Any:
         MobtkError: what is registered does not sign the contract of its kind.
     """
     entry = registry().find(kind, name)
-    part = entry.load()
+    try:
+        part = entry.load()
+    except Exception as error:  # a plugin may raise anything
+        raise MobtkError(f"{kind} {entry.full_name!r} does not load: {type(error).__name__}: {error}") from error
     contract = CONTRACTS[kind]
     if not (inspect.isclass(part) and issubclass(part, contract)):
         raise MobtkError(f"{kind} {entry.full_name!r} ({entry.target}) is no mobtk.contracts.{contract.__name__}")
@@ -49,30 +54,30 @@ def check(recipe: Recipe) -> None:
             f"router {recipe.router.name!r} serves at most {router.max_experts} expert, the recipe has "
             f"{recipe.experts}. Try: {_others('router', lambda r: (r.max_experts or recipe.experts) >= recipe.experts)}"
         )
-    if router.needs_entity and not recipe.traits:
+    if recipe.experts > 1 and not recipe.traits:
         raise PartMismatch(
-            f"router {recipe.router.name!r} routes by traits and the recipe has none. Name some with --traits, or "
-            f"try: {_others('router', lambda r: not r.needs_entity)}"
+            f"router {recipe.router.name!r} chooses among {recipe.experts} experts by what is known when a sequence begins, "
+            "its traits, and the recipe has none. Name some with --traits, or use one expert"
         )
 
 
 def _others(kind: str, fits: Callable[[Any], bool]) -> str:
-    return ", ".join(e.name for e in registry().entries(kind) if fits(load_part(kind, e.name))) or "none installed"
+    found = []
+    for entry in registry().entries(kind):
+        with suppress(MobtkError):  # a broken part is no reason not to name the others
+            if fits(load_part(kind, entry.full_name)):
+                found.append(entry.name)
+    return ", ".join(found) or "none installed"
 
 
 def build_part(kind: str, part: Part, *imposed: Any) -> Any:
-    """An instance of a part, its options checked by name against its constructor.
+    """An instance of a part.
 
     Raises:
-        BadInput: there is no such option, or its value does not do.
+        BadInput: see :func:`mobtk.options.call`.
     """
-    maker = load_part(kind, part.name)
-    known = {name for name, p in inspect.signature(maker).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    for option in part.options:
-        if option not in known:
-            name, has = registry().find(kind, part.name).name, ", ".join(sorted(known)) or "none"
-            raise BadInput(f"{kind} {name!r} has no option {option!r}; it has {has}")
-    return maker(*imposed, **part.options)
+    name = registry().find(kind, part.name).name
+    return call(f"{kind} {name!r}", load_part(kind, part.name), imposed, part.options)
 
 
 def assemble(recipe: Recipe, mapper: SpatialMapper, steps: int, trait_sizes: Mapping[str, int]) -> Generator:

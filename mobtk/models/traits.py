@@ -18,10 +18,10 @@ CELL_TRAITS = ("home", "work")
 class TraitEmbedding(nn.Module):
     """One condition vector from traits such as home cell, work cell and movement cluster.
 
-    As in M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314): the vectors of the cells side by side, from one
-    table, plus a vector for each other trait. Different from it, a cell's vector is the sum of those of the cells
-    that hold it at every level of the mapper, so that neighbours share what is learned of a district. A trait of -1
-    (unknown) adds nothing.
+    As in M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314) it is the sum of a vector for the cells and one for
+    each other trait. Different from it, cells have no table: a linear map reads where they are, side by side
+    (:func:`place_features`), so that neighbours share what is learned of a district. A trait of -1 (unknown) adds
+    nothing.
 
     Args:
         mapper: whose cells home and work are.

@@ -15,7 +15,8 @@ class InputRouter(Router):
 
     After the sparsely gated mixture of experts (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538) with the
     balancing loss of Switch transformers; per sequence rather than per token, and without noise. The first group is
-    all that is known when a generation begins, so the choice is the same for the full pass and group by group.
+    all that is known when a generation begins, so the choice is the same for the full pass and group by group. In a
+    generator the first group reads the condition and nothing else that differs, so there it routes by traits too.
 
     Args:
         top_k: experts a sequence.

@@ -20,6 +20,10 @@ REFERENCE_LENGTHS = (1, 7, 14, 28, 56, 84, 112, 168)
 """M-STAR's scales for a week of hours: 470 tokens in 8 passes."""
 
 
+LARGEST = 2**25
+"""Numbers in the logits of one piece of a decoding: 128 MiB."""
+
+
 def default_lengths(steps: int) -> tuple[int, ...]:
     """M-STAR's scales in proportion to another number of steps; for 168 they are M-STAR's."""
     return tuple(sorted({max(1, round(n * steps / 168)) for n in REFERENCE_LENGTHS}))
@@ -104,6 +108,11 @@ class ResidualVQ(Tokenizer):
         lengths = tuple(lengths or default_lengths(steps))
         if pool not in ("mean", "medoid") or up not in ("cubic", "nearest"):
             raise BadInput(f"rvq: pool is mean or medoid and up is cubic or nearest, not pool={pool!r}, up={up!r}")
+        if codes < 1 or code_width < 2 or turns < 1:
+            raise BadInput(
+                f"rvq: codes and turns are at least 1 and code_width 2, not codes={codes}, turns={turns}, "
+                f"code_width={code_width}"
+            )
         if head not in ("places", "categorical"):
             raise BadInput(f"rvq: head is places or categorical, not {head!r}")
         if min(lengths) < 1 or max(lengths) > steps:
@@ -155,8 +164,12 @@ class ResidualVQ(Tokenizer):
 
     def decode(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B T"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
-        *_, running = self.codec.replay(self._by_scale(tokens))
-        return self.codec.places(running).argmax(-1)
+        rows = max(1, LARGEST // (len(self.codec.when) * len(self.codec.embed[0].weight)))
+        cells = []
+        for part in tokens.split(rows):  # the logits over all cells are large
+            *_, running = self.codec.replay(self._by_scale(part))
+            cells.append(self.codec.places(running).argmax(-1))
+        return torch.cat(cells)
 
     def inputs(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """The running feature before each scale, averaged to the length of that scale."""
@@ -224,7 +237,7 @@ class ResidualVQ(Tokenizer):
     @torch.no_grad()
     def health(self, sequences: Int[Tensor, "B T"]) -> dict[str, float]:
         """Share of steps decoded right, codes in use, and their perplexity: over all scales and scale by scale."""
-        tokens = self.encode(sequences)
+        tokens = torch.cat([self.encode(part) for part in sequences.split(128)])
         report = {"accuracy": (self.decode(tokens) == sequences).float().mean().item()}
         report |= {f"codes_{k}": v for k, v in _use(tokens, self.head.vocabulary).items()}
         for k, codes in enumerate(self._by_scale(tokens)):

@@ -1,12 +1,14 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from mobtk.cli import COMMANDS
+import mobtk
+from mobtk.cli import COMMANDS, main
 
 MOBTK = [sys.executable, "-m", "mobtk"]
 
@@ -84,6 +86,21 @@ def test_the_whole_loop_by_commands_alone(tmp_path):
         (["data", "prepare", "nowhere.csv", "-o", "d"], "nowhere.csv is not a file"),
         (["parts", "colour"], "no kind of part called 'colour'"),
         (["plugins", "check", "acme"], "no plugin 'acme' is loaded"),
+        (["build", "--set", "backbone.heads=0", "-o", "r"], "cannot have 0 heads"),
+        (["build", "--set", "backbone.depth=abc", "-o", "r"], "backbone 'transformer' cannot have depth='abc'"),
+        (["build", "--set", "tokenizer.turns=0", "-o", "r"], "turns are at least 1"),
+        (["build", "--set", "tokenizer.lengths=5", "-o", "r"], "tokenizer 'rvq' cannot have lengths=5"),
+        (["build", "--set", "tokenizer.codes=0", "-o", "r"], "codes and turns are at least 1"),
+        (["build", "--router", "input", "--experts", "2", "--set", "router.top_k=x", "-o", "r"], "cannot have top_k='x'"),
+        (["build", "--router", "input", "--experts", "2", "--traits", "", "-o", "r"], "Name some with --traits"),
+        (["build", "--set", "mapper.siez=500", "-o", "r"], "mapper 'grid' has no option 'siez'"),
+        (["build", "--set", "width.x=3", "-o", "r"], "'width' is a value and has no settings of its own"),
+        (["build", "--set", "training.seed=-1", "-o", "r"], "setting 'training.seed'"),
+        (["build", "--weeks", "0", "-o", "r"], "a city needs a week at least"),
+        (["data", "city", "-o", "c", "--set", "crs=EPSG:99999"], "mapper 'grid' has no option 'crs'"),
+        (["data", "city", "-o", "c", "--set", "size=0"], "a grid needs a size above 0 m"),
+        (["data", "city", "-o", "c", "--seed", "-1"], "a seed of 0 or more"),
+        (["--plugin", "json.py", "parts"], "no such file"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, args, complaint):
@@ -93,6 +110,88 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path, args, complai
     assert done.stderr.strip().count("\n") == 0
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == [], "nothing half-written"
+
+
+def _mobtk(monkeypatch, capsys, *args):
+    """The same in this process, where only the message matters: exit code and what stands on standard error."""
+    monkeypatch.setattr(sys, "argv", ["mobtk", *map(str, args)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["train", "{run}"], "--resume, or begin anew with --restart"),
+        (["train", "{run}", "--restart", "--device", "tpu"], "device 'tpu' is not on this machine"),
+        (["generate", "{run}", "-n", "2", "-o", "{tmp}/g.parquet", "--seed", "-1"], "a seed at least 0"),
+        (["generate", "{run}", "-n", "2", "-o", "{tmp}/g.parquet", "--device", "cuda:99"], "is not on this machine"),
+        (["evaluate", "{run}", "{tmp}/none.parquet"], "is no generated population"),
+        (["evaluate", "{run}", "--seed", "-1"], "a seed is 0 or more"),
+        (["evaluate", "{run}", "-n", "0"], "n and repeats are at least 1"),
+        (["build", "--data", "{data}", "--set", "mapper.size=500", "-o", "{tmp}/r"], "leave the mapper to the dataset"),
+        (["build", "--data", "{tmp}/own/data", "-o", "{tmp}/own", "--force"], "which is needed, lies in it"),
+        (["data", "prepare", "{tmp}/notes/a.csv", "-o", "{tmp}/notes", "--force"], "it is no dataset and no run"),
+        (["data", "prepare", "{tmp}/own/a.csv", "-o", "{tmp}/own", "--force"], "which is needed, lies in it"),
+    ],
+)
+def test_mistakes_with_things_that_exist(city, trained, tmp_path, monkeypatch, capsys, args, complaint):
+    shutil.copytree(city.path, tmp_path / "own" / "data")
+    shutil.copy(trained.path / "recipe.toml", tmp_path / "own")
+    (tmp_path / "notes").mkdir()
+    for folder in ("own", "notes"):
+        (tmp_path / folder / "a.csv").write_text("user,time,lat,lon\n")
+    before = sorted(tmp_path.rglob("*"))
+    places = {"run": trained.path, "data": city.path, "tmp": tmp_path}
+    code, said = _mobtk(monkeypatch, capsys, *(a.format(**places) for a in args))
+    assert (code, said.strip().count("\n")) == (2, 0), said
+    assert complaint in said
+    assert sorted(tmp_path.rglob("*")) == before, "nothing written, nothing lost"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("data.json", b"{}", "is damaged: data.json"),
+        ("data.json", b"\x00", "is damaged: data.json"),
+        ("recipe.toml", b"\xff\xfe", "is not text in UTF-8"),
+        ("recipe.toml", b"width = [", "is not valid TOML"),
+        ("weights.safetensors", b"not", "is not a safetensors file"),
+    ],
+)
+def test_a_damaged_run_is_told(trained, tmp_path, monkeypatch, capsys, file, content, complaint):
+    shutil.copytree(trained.path, tmp_path / "run")
+    (tmp_path / "run" / file).write_bytes(content)
+    code, said = _mobtk(monkeypatch, capsys, "generate", tmp_path / "run", "-n", 2, "-o", tmp_path / "g.parquet")
+    assert (code, said.strip().count("\n")) == (2, 0), said
+    assert complaint in said
+    assert not (tmp_path / "g.parquet").exists()
+
+
+def test_a_dataset_prepared_again_is_noticed(tmp_path, monkeypatch, capsys):
+    mobtk.prepare_city(tmp_path / "city", weeks=40)
+    mobtk.build("tiny", tmp_path / "run", data=tmp_path / "city")
+    mobtk.prepare_city(tmp_path / "city", weeks=40, seed=1, replace=True)
+    code, said = _mobtk(monkeypatch, capsys, "train", tmp_path / "run")
+    assert code == 2
+    assert "was prepared again since run" in said
+
+
+def test_a_disk_that_is_full_loses_nothing(trained, tmp_path):
+    """No file may grow beyond 16 KiB: what fits is whole, what does not is told, and the old weights stay."""
+    shutil.copytree(trained.path, tmp_path / "run")
+    weights = (tmp_path / "run" / "weights.safetensors").read_bytes()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
+
+    done = _run("train", tmp_path / "run", "--restart", preexec_fn=limit)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == weights
+    assert not list((tmp_path / "run").glob(".*")), "no draft is left"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

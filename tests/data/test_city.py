@@ -92,5 +92,5 @@ def test_any_mapper_will_do(mapper, tmp_path):
 
 
 def test_no_week_is_refused():
-    with pytest.raises(BadInput, match="at least one week"):
+    with pytest.raises(BadInput, match="a week at least"):
         make_city(0)

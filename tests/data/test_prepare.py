@@ -91,6 +91,57 @@ def test_days_begin_at_midnight_where_the_people_are(tmp_path):
     assert len(dataset) == 24
 
 
+def _one_day(tmp_path, times, **options):
+    """The starts of a day of a point an hour of three users, whose times are written as they are."""
+    frames = [pd.DataFrame({"user": u, "time": times, "lat": 52.5, "lon": 13.3}) for u in "abc"]
+    pd.concat(frames).to_csv(tmp_path / "p.csv", index=False)
+    dataset = mobtk.prepare(tmp_path / "p.csv", tmp_path / "d", period="day", **options)
+    return {str(s)[:16] for s in dataset.starts}, dataset
+
+
+def test_times_in_words_are_read_as_told_and_never_guessed(tmp_path):
+    hours = pd.date_range("2024-02-12", periods=24, freq="1h")
+    written = hours.strftime("%d/%m/%Y %H:%M")
+    with pytest.raises(BadInput, match="begins with '12/02/2024 00:00', which is not ISO 8601.*--time-format"):
+        _one_day(tmp_path, written)
+    starts, _ = _one_day(tmp_path, written, time_format="%d/%m/%Y %H:%M")
+    assert starts == {"2024-02-12T00:00"}
+
+
+def test_an_unreadable_time_has_a_line_of_its_own_in_the_funnel(tmp_path):
+    times = [*pd.date_range("2024-02-12", periods=24, freq="1h").astype(str), "soon"]
+    _, dataset = _one_day(tmp_path, times)
+    assert {loss.step: loss.why[:1] for loss in dataset.info.funnel}["times read"] == "3"
+
+
+def test_the_offset_of_an_origin_counts(tmp_path):
+    starts, _ = _one_day(tmp_path, range(24), time_unit="h", time_origin="2024-02-12 00:00+08:00", timezone="Asia/Shanghai")
+    assert starts == {"2024-02-12T00:00"}
+
+
+def test_moments_of_one_second_and_of_the_repeated_hour_are_no_duplicates(tmp_path):
+    times = pd.date_range("2024-10-27", periods=4 * 3600, freq="500ms", tz="UTC")  # the clocks go back at 01:00 UTC
+    _, dataset = _one_day(tmp_path, times, timezone="Europe/Berlin", coverage=0.01)
+    assert {loss.step: loss.points for loss in dataset.info.funnel}["no row twice"] == 3 * len(times)
+
+
+@pytest.mark.parametrize("period", ["week", "168"])
+def test_a_week_begins_on_a_monday_however_it_is_told(period, csv, tmp_path):
+    dataset = mobtk.prepare(csv, tmp_path / "d", period=period)
+    assert {pd.Timestamp(s).day_name() for s in dataset.starts} == {"Monday"}
+    assert dataset.info.steps_per_day == 24
+    assert mobtk.prepare(csv, tmp_path / "e", period="30").info.steps_per_day == 30, "no clock"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_text_tables_of_any_separator_keep_the_names_of_users(separator, tmp_path):
+    points = _points(users=3)
+    points["user"] = points["user"].map({"u0": "01", "u1": "1", "u2": "9007199254740993"})
+    points.to_csv(tmp_path / "p.csv", index=False, sep=separator, encoding="utf-8-sig")
+    dataset = mobtk.prepare(tmp_path / "p.csv", tmp_path / "d")
+    assert set(dataset.users) == {"01", "1", "9007199254740993"}
+
+
 def test_a_step_keeps_its_most_visited_cell(tmp_path):
     rows = []
     for user in "abc":
@@ -197,11 +248,19 @@ BAD = {
     "one point": (lambda p: p.iloc[:1], {}, "no week of any user is covered"),
     "all times missing": (lambda p: p.assign(time=None), {}, "holds no times: it is empty"),
     "all positions missing": (lambda p: p.assign(lat=np.nan), {}, "lack a user, a time or a position"),
-    "no times": (lambda p: p.assign(time="yesterday"), {}, "holds no times: its first value is 'yesterday'"),
+    "no times": (
+        lambda p: p.assign(time="yesterday"),
+        {},
+        "begins with 'yesterday', which is not ISO 8601.*--time-format",
+    ),
     "numbers without a unit": (lambda p: p.assign(time=np.arange(len(p))), {}, "--time-unit"),
     "unknown timezone": (lambda p: p, {"timezone": "Berlin"}, "timezone 'Berlin' is unknown"),
     "unknown mapper": (lambda p: p, {"mapper": "gird"}, "did you mean 'grid'"),
-    "unknown option of the mapper": (lambda p: p, {"mapper_options": {"siez": 1}}, "does not take these options"),
+    "unknown option of the mapper": (
+        lambda p: p,
+        {"mapper_options": {"siez": 1}},
+        "has no option 'siez'; it has crs, levels, size",
+    ),
     "no duration": (lambda p: p, {"step": "often"}, "step 'often' is no duration"),
     "uneven period": (lambda p: p, {"step": "7h", "period": "day"}, "not a whole number of steps"),
     "unknown gap rule": (lambda p: p, {"gaps": "guess"}, "gap rule 'guess' is not one of hold, nearest, drop"),
