@@ -158,11 +158,13 @@ AUTOREGRESSIVE = Recipe(
 DEMO = Recipe(
     source="the default, sized for a few minutes on two cores",
     width=64,
-    tokenizer=Part("rvq", {"lengths": [1, 7, 168], "turns": 24, "codes": 1024, "code_width": 2, "depth": 0, **SPARSE_CODES}),
+    tokenizer=Part(
+        "rvq", {"lengths": [1, 7, 168], "turns": 24, "lag": 2, "codes": 256, "code_width": 2, "depth": 0, **SPARSE_CODES}
+    ),
     backbone=Part("transformer", {"depth": 2, "heads": 2}),
     training=Training(
         precision="float32",
-        tokenizer=Stage(epochs=0.25, batch=16),
+        tokenizer=Stage(epochs=0.17, batch=16),
         generator=Stage(epochs=1, batch=16, lr=5e-3),
     ),
 )

@@ -124,7 +124,7 @@ def prepare(
     keep(
         (points["time"].notna() | ~given).to_numpy(),
         "times read",
-        "times cannot be read" + (" as ISO 8601; give --time-format" if time_format is None else f" as {time_format}"),
+        "times cannot be read",
     )
     keep(
         points.notna().all(axis=1).to_numpy() & np.isfinite(points[["lat", "lon"]].to_numpy(float)).all(axis=1),

@@ -76,21 +76,22 @@ class CodebookHead(SoftmaxHead):
     The backbone says where it wants to be, ``p``; the first channels of its inputs say where the codes so far have
     led, ``f``. A code ``e`` that leads from there to ``p`` is likely: the logits are ``s (q . e - |e|^2 / 2)`` with
     ``q = p - f``, up to a constant the negative squared distance from ``f + e`` to ``p``; plus a free linear map; plus
-    a learned bonus for the one code that leads to where the step before is, which the next channels of the inputs say
-    (people stay: without the bonus, staying at a rare place would have to be learned for every place).
+    a learned bonus for the one code that leads to each of a few known places, which the next channels of the inputs
+    say (people stay and return: without the bonus, staying at a rare place would have to be learned for every place).
 
     Args:
-        width: ``D``, at least twice the length of a code.
+        width: ``D``, more than the codes that the inputs begin with.
         codebook: whose codes it chooses among; not trained by the head.
+        known: how many known places there are.
     """
 
-    def __init__(self, width: int, codebook: Codebook) -> None:
+    def __init__(self, width: int, codebook: Codebook, *, known: int) -> None:
         super().__init__()
         self.vocabulary, self.code_width = codebook.table.shape
         self._codebook = (codebook,)  # in a tuple: not a submodule of the head
         self.free = nn.Linear(width, self.vocabulary)
         self.place = nn.Linear(width, self.code_width)
-        self.stay = nn.Linear(width, 1)
+        self.bonus = nn.Linear(width, known) if known else None
         self.sharpness = nn.Parameter(torch.tensor(1.0))
         nn.init.normal_(self.free.weight, std=0.02)
         nn.init.zeros_(self.free.bias)
@@ -101,9 +102,12 @@ class CodebookHead(SoftmaxHead):
         with torch.autocast(hidden.device.type, enabled=False):
             query = self.place(hidden.float()) - inputs[..., :c].float()
             nearness = F.linear(query, codes, -0.5 * codes.square().sum(-1))
-        same = self._codebook[0].nearest(inputs[..., c : 2 * c].detach())[..., None]
         logits = self.free(hidden).float() + self.sharpness.exp() * nearness
-        return logits.scatter_add(-1, same, self.stay(hidden).float())
+        if self.bonus is None:
+            return logits
+        known = inputs[..., c : (1 + self.bonus.out_features) * c].unflatten(-1, (-1, c))
+        leads_there = self._codebook[0].nearest(known.detach())
+        return logits.scatter_add(-1, leads_there, self.bonus(hidden).float())
 
 
 def draw(

@@ -67,12 +67,14 @@ class ResidualVQ(Tokenizer):
             others, so where a person mostly is, which leaves nothing to correct in most of the finer tokens.
         up: how a token is spread over its steps: ``cubic``, as in M-STAR, or ``nearest``, because people stay.
         turns: in how many turns the last scale is decided: at once, as in M-STAR, or every ``turns``-th step together,
-            each knowing where the step before was sent. 24 takes the hours in turn and the days side by side. Tokens
-            that are decided at once cannot agree; where the coarse scales leave much open, turns let them.
+            each knowing where the step before was sent and where its window began. 24 takes the hours in turn and the
+            days side by side. Tokens that are decided at once cannot agree; where the coarse scales leave much open,
+            turns let them.
         lag: turns by which each window of ``turns`` steps begins after the one before it: with 24 turns and a lag of 2
-            an hour knows what the days before did up to two hours later. It costs ``lag`` more passes a window.
+            an hour knows what the days before did up to two hours later, and where it was at the same hour the day
+            before. It costs ``lag`` more passes a window.
         head: ``places`` knows where the codes lie (:class:`~mobtk.tokenizers.heads.CodebookHead`) and wants a width
-            above twice ``code_width``; ``categorical`` is a plain softmax over the codes, as in M-STAR.
+            of more than one to four codes; ``categorical`` is a plain softmax over the codes, as in M-STAR.
         dropout: of encoder and decoder, while they train.
     """
 
@@ -126,6 +128,13 @@ class ResidualVQ(Tokenizer):
         last = torch.arange(lengths[-1])
         turn = last % turns + lag * (last // turns)
         self.register_buffer("order", torch.argsort(turn, stable=True), persistent=False)
+        # the steps each one looks back to: the one before, where its window began, the same step of the window before
+        first, before = last - last % turns, last - turns if lag else torch.full_like(last, -1)
+        began, behind = torch.where(last > first, first, before), torch.where(last > first, last - 1, -1)
+        past_of = torch.stack([behind, began, before], dim=1).clamp(min=-1)
+        past_of = past_of[:, (past_of >= 0).any(0)]
+        known = past_of.shape[1]
+        self.register_buffer("past_of", past_of, persistent=False)
         at_once = whole.times[: -lengths[-1]]
         self.schedule = Schedule(
             (*lengths[:-1], *torch.bincount(turn).tolist()),
@@ -144,18 +153,19 @@ class ResidualVQ(Tokenizer):
             pool,
             up,
         )
-        learned = width - 2 * code_width if head == "places" else width
+        given = (1 + known) * code_width
+        learned = width - given if head == "places" else width
         if learned < 1:
             raise BadInput(
-                f"rvq: a width of {width} cannot hold two codes of {code_width}; lower --set tokenizer.code_width, or take "
-                "--set tokenizer.head=categorical"
+                f"rvq: a width of {width} cannot hold {1 + known} codes of {code_width}; lower --set tokenizer.code_width, "
+                "or take --set tokenizer.head=categorical"
             )
-        self.read = nn.Linear(2 * code_width, learned)
+        self.read = nn.Linear(given, learned)
         self.scale = nn.Parameter(torch.randn(len(lengths), learned) * 0.3)
         self.when = nn.Parameter(torch.randn(sum(lengths[:-1]) + turns, learned) * 0.3)
         self.window = nn.Parameter(torch.randn(-(-lengths[-1] // turns), learned) * 0.3)
         places = head == "places"
-        self.head = CodebookHead(width, self.codec.codebook) if places else CategoricalHead(width, codes)
+        self.head = CodebookHead(width, self.codec.codebook, known=known) if places else CategoricalHead(width, codes)
 
     def encode(self, sequences: Int[Tensor, "B T"]) -> Int[Tensor, "B L"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
@@ -177,10 +187,10 @@ class ResidualVQ(Tokenizer):
         *before, _ = self.codec.replay(codes)
         coarse = [self.codec.shrink(k, running) for k, running in enumerate(before[:-1])]
         finest = self.codec.shrink(len(before) - 1, before[-1])
-        behind = self._behind(finest, self.codec.codebook.table[codes[-1]])
+        past = self._past(finest, self.codec.codebook.table[codes[-1]])
         here = torch.cat([*coarse, finest[:, self.order]], dim=1)
-        nothing = here.new_zeros(len(here), here.shape[1] - finest.shape[1], here.shape[2])
-        return self._input(here, torch.cat([nothing, behind[:, self.order]], dim=1), slice(None))
+        nothing = past.new_zeros(len(past), here.shape[1] - past.shape[1], past.shape[2])
+        return self._input(here, torch.cat([nothing, past[:, self.order]], dim=1), slice(None))
 
     def next_inputs(self, tokens: Int[Tensor, "B l"], k: int, state: State) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
@@ -191,13 +201,13 @@ class ResidualVQ(Tokenizer):
             state["running"] = self.codec.add(k - 1, state["running"], tokens[:, self.schedule.group(k - 1)])
         here = self.codec.shrink(min(k, first_turn), state["running"])
         if k < first_turn:
-            return self._input(here, torch.zeros_like(here), group)
+            return self._input(here, here.new_zeros(*here.shape[:2], self.past_of.shape[1] * here.shape[2]), group)
         if k == first_turn:
             state["said"] = torch.zeros_like(here)
         else:
             state["said"][:, self._steps(k - 1)] = self.codec.codebook.table[tokens[:, self.schedule.group(k - 1)]]
         turn = self._steps(k)
-        return self._input(here[:, turn], self._behind(here, state["said"])[:, turn], group)
+        return self._input(here[:, turn], self._past(here, state["said"])[:, turn], group)
 
     def _steps(self, k: int) -> Int[Tensor, "n"]:
         """The steps that group ``k`` decides, one of the turns of the last scale."""
@@ -215,16 +225,16 @@ class ResidualVQ(Tokenizer):
         *coarse, finest = tokens.split(self.codec.lengths, dim=1)
         return [*coarse, finest[:, self.order.argsort()]]
 
-    def _behind(self, here: Float[Tensor, "B n d"], said: Float[Tensor, "B n d"]) -> Float[Tensor, "B n d"]:
-        """How far, from where each step of the last scale stands, the step before it was sent; 0 in the first turn."""
-        behind = torch.zeros_like(here)
-        behind[:, 1:] = here[:, :-1] + said[:, :-1] - here[:, 1:]
-        behind[:, :: self.turns] = 0
-        return behind
+    def _past(self, here: Float[Tensor, "B n d"], said: Float[Tensor, "B n d"]) -> Float[Tensor, "B n p"]:
+        """How far it is, from where each step of the last scale stands, to where the steps before it were sent that
+        `past_of` names; 0 for those that are not decided before it.
+        """
+        way = (here + said)[:, self.past_of.clamp(min=0)] - here[:, :, None]
+        return (way * (self.past_of >= 0)[..., None]).flatten(2)
 
-    def _input(self, here: Float[Tensor, "B n d"], behind: Float[Tensor, "B n d"], tokens: slice) -> Float[Tensor, "B n D"]:
-        """What is learned of where it stands, where the step before is, scale and time; for `places` the first two too."""
-        given = torch.cat([here, behind], dim=-1)
+    def _input(self, here: Float[Tensor, "B n d"], past: Float[Tensor, "B n p"], tokens: slice) -> Float[Tensor, "B n D"]:
+        """What is learned of where it stands, its past, scale and time; for `places`, what that head reads before it."""
+        given = torch.cat([here, past], dim=-1)
         learned = self.read(given) + self.times()[tokens] + self.scale[self.scale_of[tokens]]
         return torch.cat([given, learned], dim=-1) if isinstance(self.head, CodebookHead) else learned
 
