@@ -57,13 +57,21 @@ class Progress:
     done: bool = False
 
 
-def train(run: Run | str | Path, *, resume: bool = False, restart: bool = False, device: str = "auto") -> Run:
+def train(
+    run: Run | str | Path,
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    until: str | None = None,
+    device: str = "auto",
+) -> Run:
     """Train a run, stage by stage. ``mobtk train`` does the same.
 
     Args:
         run: the run or its folder.
         resume: go on where an earlier training stopped or was killed.
         restart: forget an earlier training.
+        until: stage after which to stop: ``tokenizer``, to see its health first. ``resume`` goes on with the next.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``.
 
     Raises:
@@ -73,7 +81,7 @@ def train(run: Run | str | Path, *, resume: bool = False, restart: bool = False,
     run = run if isinstance(run, Run) else Run(run)
     where = find_device(device)
     with _processes(where) as (rank, world):
-        _Trainer(run, rank, world, where).train(resume, restart)
+        _Trainer(run, rank, world, where).train(resume, restart, until)
     return run
 
 
@@ -94,12 +102,14 @@ class _Trainer:
         if not len(self.rows["valid"]):
             raise BadInput(f"dataset {dataset.path} has no validation sequences; prepare it with other --shares")
 
-    def train(self, resume: bool, restart: bool) -> None:
+    def train(self, resume: bool, restart: bool, until: str | None) -> None:
         exists = self.state_file.exists()
         if exists and not (resume or restart):
             raise BadInput(f"run {self.run.path} has a training already; go on with --resume, or begin anew with --restart")
         self.model = self.run.model(weights=False).to(self.device)
         stages = (["tokenizer"] if self.model.tokenizer.codec is not None else []) + ["generator"]
+        if until is not None and until not in stages:
+            raise BadInput(f"run {self.run.path} has no stage {until!r}; it has {' and '.join(stages)}")
         if exists and resume:
             self.load_state()
         else:
@@ -115,6 +125,8 @@ class _Trainer:
                 self.best.clear()
                 self.moments.clear()
             self.train_stage(name, stages.index(name))
+            if name == until and name != stages[-1]:
+                return
         self.progress.done = True
         self.save_state({})
 

@@ -115,6 +115,14 @@ def test_stopping_early_by_signal_saves_and_raises(city, tmp_path, monkeypatch):
     assert (run.path / "state" / "state.safetensors").exists()
 
 
+def test_a_stage_at_a_time_gives_what_both_in_one_go_give(trained, city, tmp_path):
+    run = mobtk.train(_build(city, tmp_path / "r"), until="tokenizer")
+    assert {e["stage"] for e in run.history()} == {"tokenizer"}
+    assert _losses(mobtk.train(run, resume=True)) == _losses(trained)
+    with pytest.raises(BadInput, match="has no stage 'decoder'; it has tokenizer and generator"):
+        mobtk.train(run, restart=True, until="decoder")
+
+
 def test_a_trained_run_is_not_trained_over_by_accident(trained):
     with pytest.raises(BadInput, match="--resume, or begin anew with --restart"):
         mobtk.train(trained)

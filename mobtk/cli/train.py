@@ -9,9 +9,10 @@ from mobtk.cli import json_option, show
 @click.argument("run")
 @click.option("--resume", is_flag=True, help="Go on where an earlier training stopped or was killed.")
 @click.option("--restart", is_flag=True, help="Forget an earlier training.")
+@click.option("--until", metavar="STAGE", help="Stop after this stage: tokenizer. --resume goes on with the next.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_option
-def train(run: str, resume: bool, restart: bool, device: str, as_json: bool) -> None:
+def train(run: str, resume: bool, restart: bool, until: str | None, device: str, as_json: bool) -> None:
     """Train RUN: its tokenizer, where that learns, then its generator.
 
     Ctrl-C stops after the step at hand and saves; --resume goes on exactly there. For several processes or GPUs:
@@ -21,7 +22,7 @@ def train(run: str, resume: bool, restart: bool, device: str, as_json: bool) -> 
     from mobtk.training import train as train_run
 
     try:
-        trained = train_run(run, resume=resume, restart=restart, device=device)
+        trained = train_run(run, resume=resume, restart=restart, until=until, device=device)
     except Stopped as stop:
         click.echo(f"mobtk: {stop}; go on with: mobtk train {run} --resume", err=True)
         raise SystemExit(130) from None
@@ -33,4 +34,5 @@ def train(run: str, resume: bool, restart: bool, device: str, as_json: bool) -> 
             best[entry["stage"]] = (figure, entry["epoch"])
     what = {"tokenizer": "share of steps decoded wrong", "generator": "nats a token"}
     text = "\n".join(f"{s}: {what[s]} {figure:.4f} on validation, epoch {epoch}" for s, (figure, epoch) in best.items())
-    show(history, as_json, f"{text}\nnext: mobtk generate {run} -n 1000")
+    then = f"generate {run} -n 1000" if "generator" in best else f"train {run} --resume"
+    show(history, as_json, f"{text}\nnext: mobtk {then}")
