@@ -29,6 +29,19 @@ def default_lengths(steps: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(n * steps / 168)) for n in REFERENCE_LENGTHS}))
 
 
+def turns_of(tokens: int, turns: int, lag: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "n p"]]:
+    """In which turn each token of the last scale is decided, and which tokens decided before it it looks back to.
+
+    These are the one before it in its window, the first of its window (of the window before, for the first itself), and
+    the same one of the window before; -1 where there is none. Columns without any are left out.
+    """
+    i = torch.arange(tokens)
+    first, before = i - i % turns, i - turns if lag else torch.full_like(i, -1)
+    began, behind = torch.where(i > first, first, before), torch.where(i > first, i - 1, -1)
+    past_of = torch.stack([behind, began, before], dim=1).clamp(min=-1)
+    return i % turns + lag * (i // turns), past_of[:, (past_of >= 0).any(0)]
+
+
 @final
 class ResidualVQ(Tokenizer):
     """The tokenizer of M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314), with VAR's error feedback.
@@ -124,16 +137,9 @@ class ResidualVQ(Tokenizer):
         if not 0 <= lag <= turns:
             raise BadInput(f"rvq: lag={lag} lies in 0..{turns}, the turns")
         whole = Schedule.coarse_to_fine(lengths, steps)
-        # tokens of the last scale in the order in which they are decided
-        last = torch.arange(lengths[-1])
-        turn = last % turns + lag * (last // turns)
-        self.register_buffer("order", torch.argsort(turn, stable=True), persistent=False)
-        # the steps each one looks back to: the one before, where its window began, the same step of the window before
-        first, before = last - last % turns, last - turns if lag else torch.full_like(last, -1)
-        began, behind = torch.where(last > first, first, before), torch.where(last > first, last - 1, -1)
-        past_of = torch.stack([behind, began, before], dim=1).clamp(min=-1)
-        past_of = past_of[:, (past_of >= 0).any(0)]
+        turn, past_of = turns_of(lengths[-1], turns, lag)
         known = past_of.shape[1]
+        self.register_buffer("order", torch.argsort(turn, stable=True), persistent=False)
         self.register_buffer("past_of", past_of, persistent=False)
         at_once = whole.times[: -lengths[-1]]
         self.schedule = Schedule(

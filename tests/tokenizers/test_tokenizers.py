@@ -8,7 +8,7 @@ from mobtk.testing.fixtures import small_mapper, stays
 from mobtk.tokenizers.cells import CellTokens
 from mobtk.tokenizers.codebook import Codebook
 from mobtk.tokenizers.heads import CategoricalHead, draw
-from mobtk.tokenizers.rvq import ResidualVQ, default_lengths
+from mobtk.tokenizers.rvq import ResidualVQ, default_lengths, turns_of
 
 
 def test_default_lengths_are_mstars_for_a_week_and_fit_any_number_of_steps():
@@ -73,6 +73,14 @@ def test_a_categorical_head_needs_no_room_for_codes(turns):
         ResidualVQ(mapper, 24, 8, lengths=lengths, code_width=8)
     with pytest.raises(BadInput, match="head is places or categorical, not 'softmax'"):
         ResidualVQ(mapper, 24, 8, lengths=lengths, head="softmax")
+
+
+def test_what_a_token_looks_back_to_by_hand():
+    turn, past_of = turns_of(6, turns=3, lag=1)
+    assert turn.tolist() == [0, 1, 2, 1, 2, 3]
+    assert past_of.T.tolist() == [[-1, 0, 1, -1, 3, 4], [-1, 0, 0, 0, 3, 3], [-1, -1, -1, 0, 1, 2]]
+    assert turns_of(6, turns=3, lag=0)[1].T.tolist() == [[-1, 0, 1, -1, 3, 4], [-1, 0, 0, -1, 3, 3]]
+    assert turns_of(6, turns=1, lag=0)[1].shape == (6, 0)
 
 
 def test_turns_want_a_token_a_step():
