@@ -12,7 +12,7 @@ from mobtk.training import train
 
 log = logging.getLogger("mobtk")
 
-WEEKS = 60_000
+WEEKS = 50_000
 """Of the city. Half of them train: no week is seen twice, so that little can be learned by heart."""
 
 

@@ -164,7 +164,7 @@ DEMO = Recipe(
     backbone=Part("transformer", {"depth": 2, "heads": 2}),
     training=Training(
         precision="float32",
-        tokenizer=Stage(epochs=0.17, batch=16),
+        tokenizer=Stage(epochs=0.2, batch=16),
         generator=Stage(epochs=1, batch=16, lr=5e-3),
     ),
 )

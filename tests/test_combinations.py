@@ -69,9 +69,10 @@ def test_there_are_combinations_of_both_kinds():
     assert len(ALL) - len(valid) >= 9
 
 
-def test_router_without_its_entity_is_refused():
-    with pytest.raises(PartMismatch, match="routes by traits and the recipe has none.*try: none, input"):
-        assemble(_recipe("grid", "cells", "gpt2", "entity", traits=()), _mapper("grid"), STEPS, {})
+@pytest.mark.parametrize("router", ["input", "entity"])
+def test_routing_without_traits_is_refused(router):
+    with pytest.raises(PartMismatch, match=f"router '[a-z.]*{router}' chooses among 2 experts.*Name some with --traits"):
+        assemble(_recipe("grid", "cells", "transformer", router, traits=()), _mapper("grid"), STEPS, {})
 
 
 def test_more_experts_than_the_router_serves_is_refused():

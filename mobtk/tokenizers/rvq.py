@@ -148,11 +148,12 @@ class ResidualVQ(Tokenizer):
         )
         self.register_buffer("scale_of", whole.group_of(), persistent=False)
         self.turns = turns
+        self.neighbour = (12 / mapper.n_cells[0]) ** 0.5  # about how far apart neighbouring cells lie
         self.codec = Codec(
             mapper,
             steps,
             lengths,
-            Codebook(codes, code_width, decay=decay, revive=revive, rate=rate * 12 / mapper.n_cells[0]),
+            Codebook(codes, code_width, decay=decay, revive=revive, rate=rate * self.neighbour**2),
             Transformer(code_width, depth=depth, heads=heads, dropout=dropout, adaptive=False) if depth else None,
             Transformer(code_width, depth=depth, heads=heads, dropout=dropout, adaptive=False) if depth else None,
             commitment,
@@ -241,7 +242,8 @@ class ResidualVQ(Tokenizer):
     def _input(self, here: Float[Tensor, "B n d"], past: Float[Tensor, "B n p"], tokens: slice) -> Float[Tensor, "B n D"]:
         """What is learned of where it stands, its past, scale and time; for `places`, what that head reads before it."""
         given = torch.cat([here, past], dim=-1)
-        learned = self.read(given) + self.times()[tokens] + self.scale[self.scale_of[tokens]]
+        cells_away = torch.asinh(given / self.neighbour)  # so that one cell is as plain to see as ten
+        learned = self.read(cells_away) + self.times()[tokens] + self.scale[self.scale_of[tokens]]
         return torch.cat([given, learned], dim=-1) if isinstance(self.head, CodebookHead) else learned
 
     def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
