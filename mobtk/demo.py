@@ -51,7 +51,7 @@ def demo(out: PathLike = "mobtk-demo", n: int = 2000, *, seed: int = 0, replace:
     text = (
         f"\n{result['n']:,} weeks a side, mean ± standard deviation over {result['repeats']} random halves of the test "
         f"people\n{table(result)}\n\n"
-        "floor: real people against other real people, the best a generator can hope for at this size\n"
+        "floor: real people against other real people, what a perfect generator scores on average at this size\n"
         f"tokenizer on held-out people: {health['valid_accuracy']:.1%} of hours decoded right, "
         f"{health['valid_codes_used']:.0f} codes used, perplexity {health['valid_codes_perplexity']:.0f}\n"
         f"seconds: {', '.join(f'{k} {v:.0f}' for k, v in clock.items())}\n"

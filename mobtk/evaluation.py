@@ -101,6 +101,8 @@ def compare(
     size = n or size
     if size < 2:
         raise BadInput(f"split {split!r} of {dataset.path} has too few sequences to compare; give it a larger share")
+    if size < 100:
+        log.warning("%d sequences a side are few: differences between the columns are mostly chance", size)
     drawn = dict(sources)
     if baselines:
         drawn |= {name: fitted.sample(size, rng) for name, fitted in fit_baselines(dataset).items()}

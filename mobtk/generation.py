@@ -91,9 +91,8 @@ def generate(
     where = find_device(device)
     model = run.model().to(where)
     if not any(entry["stage"] == "generator" for entry in run.history()):
-        log.warning(
-            "run %s is not trained: these people are drawn from random weights; first: mobtk train %s", run.path, run.path
-        )
+        begun = " --resume" if run.history() else ""
+        log.warning("the generator of %s is not trained yet; first: mobtk train %s%s", run.path, run.path, begun)
 
     settings = {
         "n": n, **sampling, "seed": seed, "batch": batch,
@@ -120,7 +119,6 @@ def generate(
             else:
                 bar.update(size)
     _join(parts, out)
-    log.info("%s: %s people", out, f"{n:,}")
     return out
 
 

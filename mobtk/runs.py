@@ -56,6 +56,10 @@ class Run:
         except (OSError, ValueError, TypeError) as error:
             raise BadInput(f"run {path} is damaged: data.json: {error}; build it again") from None
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{kind}={getattr(self.recipe, kind).name}" for kind in PARTS)
+        return f"Run({str(self.path)!r}, {parts})"
+
     @classmethod
     def create(
         cls, path: PathLike, recipe: Recipe, dataset: Dataset | None, *, weeks: int = 10_000, replace: bool = False

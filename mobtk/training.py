@@ -38,8 +38,12 @@ SAVE_SECONDS = 300
 """Besides every epoch, the state is saved when this long has passed."""
 
 
+TELL_SECONDS = 30
+"""Where there is no terminal for a progress bar, a line is written when this long has passed."""
+
+
 class Stopped(Exception):
-    """Training was interrupted; its state is saved."""
+    """Training was interrupted; its state is saved, and ``train(run, resume=True)`` goes on."""
 
 
 @dataclass
@@ -155,7 +159,7 @@ class _Trainer:
         epochs = math.ceil(total / batches)
         p = self.progress
         use_bfloat16 = self.use_bfloat16(name)
-        saved = time.monotonic()
+        saved = told = time.monotonic()
         with _interrupts() as interrupted:
             while p.step < total and p.waited < stage.patience:
                 order = np.random.default_rng([self.settings.seed, number, p.epoch]).permutation(rows)
@@ -182,6 +186,9 @@ class _Trainer:
                     p.batch, p.step = p.batch + 1, p.step + 1
                     bar.update()
                     bar.set_postfix(loss=f"{terms['loss']:.4f}", refresh=False)
+                    if bar.disable and self.rank == 0 and time.monotonic() - told > TELL_SECONDS:
+                        log.info("%s: batch %d of %d, loss %.4g", bar.desc, p.batch, last, terms["loss"])
+                        told = time.monotonic()
                     stop = self.agree(bool(interrupted))
                     if (stop or time.monotonic() - saved > SAVE_SECONDS) and p.batch < last:
                         self.save_state(optimizer.state_dict()["state"], parameters)

@@ -79,7 +79,8 @@ def build(
     show(
         result,
         as_json,
-        f"{run.path}: mapper {run.data['mapper']['name']}, tokenizer {r.tokenizer.name}, backbone {r.backbone.name}"
-        f"{routed}\n{schedule.n_tokens} tokens a sequence in {schedule.n_groups} passes; {size['codec']:,} parameters "
-        f"in the codec, {size['generator']:,} in the generator\nnext: mobtk train {run.path}",
+        f"{run.path}: for {run.dataset().info.name}\nmapper {run.data['mapper']['name']}, tokenizer {r.tokenizer.name}, "
+        f"backbone {r.backbone.name}{routed}\n"
+        f"{schedule.n_tokens} tokens a sequence in {schedule.n_groups} passes; {size['codec']:,} parameters in the codec, "
+        f"{size['generator']:,} in the generator\nnext: mobtk train {run.path}",
     )

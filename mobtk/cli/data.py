@@ -107,15 +107,19 @@ def city(out: str, weeks: int, seed: int, mapper: str, pairs: tuple[str, ...], r
 
 
 def _show(dataset: Any, as_json: bool) -> None:
+    import numpy as np
+
     from mobtk.data.funnel import table
 
     i = dataset.info
     cells = ", ".join(f"{n:,}" for n in dataset.mapper().n_cells)
+    lat, lon = dataset.mapper().decode(np.unique(dataset.cells))
+    area = f"latitude {lat.min():.3f} to {lat.max():.3f}, longitude {lon.min():.3f} to {lon.max():.3f}"
     text = (
-        f"{dataset.path}: {i.name} ({i.licence})\n"
+        f"{dataset.path}: {i.name} (licence: {i.licence})\n"
         f"{len(dataset):,} sequences of {i.steps} steps of {i.step}: "
         + ", ".join(f"{rows:,} {split}" for split, rows in i.split.items())
-        + f"\nmapper {dataset.mapper_spec['name']}, cells by level: {cells}\n"
+        + f"\nmapper {dataset.mapper_spec['name']}, cells by level: {cells}; {area}\n"
         f"traits: {', '.join(i.trait_sizes)}\n\n{table(i.funnel)}"
     )
     show({"path": str(dataset.path), **msgspec.to_builtins(i), "mapper": dataset.mapper_spec["name"]}, as_json, text)

@@ -33,7 +33,7 @@ def evaluate(
     """Score a GENERATED population of RUN against real people, beside the floor and the baselines.
 
     GENERATED is generated.parquet in the run's folder by default. The floor is real against other real people, at
-    the same size: no generator can be expected to score better. With --task next-place nothing is generated; each
+    the same size: what a perfect generator scores on average. With --task next-place nothing is generated; each
     next place of the split is foretold.
     """
     from mobtk import evaluation

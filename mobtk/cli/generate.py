@@ -34,4 +34,4 @@ def generate(run: str, n: int | None, out: str | None, as_json: bool, **options:
     except KeyboardInterrupt:
         click.echo("mobtk: interrupted; the finished shards are kept: give the same command with --resume", err=True)
         raise SystemExit(130) from None
-    show({"file": str(file)}, as_json, f"{file}\nnext: mobtk evaluate {run}")
+    show({"file": str(file)}, as_json, f"{file}\nnext: mobtk evaluate {run}" + (f" {file}" if out else ""))

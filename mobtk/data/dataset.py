@@ -104,6 +104,9 @@ class Dataset:
         """``(rows,)`` local time of the first step."""
         return self._table["start"].to_numpy()
 
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}, {len(self):,} sequences of {self.info.steps} steps)"
+
     def moments(self) -> NDArray[np.int64]:
         """``(rows, T)`` seconds of local time since 1970, where a step is an event."""
         return list_column(self._table, "moments")

@@ -15,6 +15,7 @@ from msgspec import Struct
 from torch import Tensor
 
 from mobtk.contracts import Backbone, Router, SpatialMapper, State, Tokenizer
+from mobtk.errors import BadInput
 from mobtk.models.assemble import load_part
 from mobtk.plugins import registry
 from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays
@@ -227,12 +228,12 @@ def later_groups_change_nothing(kind: type[Backbone]) -> None:
 
 
 def earlier_tokens_matter(kind: type[Backbone]) -> None:
-    """The last token's output depends on the first token's input."""
+    """The last token's output depends on the input of some token before it."""
     backbone = _backbone(kind)
     for schedule in SCHEDULES:
         x, cond = _input(schedule.n_tokens)
         changed = x.clone()
-        changed[:, 0] += _noise(changed[:, 0])
+        changed[:, :-1] += _noise(changed[:, :-1])
         difference = (backbone(x, schedule, cond) - backbone(changed, schedule, cond))[:, -1].abs().max().item()
         assert difference > 0, f"nothing is mixed under schedule {schedule.lengths}"
 
@@ -407,9 +408,16 @@ class Verdict(Struct):
 
 
 def cases(plugin: str | None = None) -> list[Any]:
-    """``(part, law)`` for every part of a plugin (of all plugins by default), as pytest parameters with readable ids."""
+    """``(part, law)`` for every part of a plugin (of all plugins by default), as pytest parameters with readable ids.
+
+    Raises:
+        BadInput: the plugin is not loaded: not installed, or a single file (hold that to its laws by
+            ``mobtk --plugin FILE plugins check``).
+    """
     import pytest
 
+    if plugin is not None and plugin not in {e.package for e in registry()}:
+        raise BadInput(f"no plugin {plugin!r} is loaded, so there is nothing to hold to its laws; install it first")
     return [
         pytest.param(load_part(e.kind, e.full_name), law, id=f"{e.full_name}-{law.__name__}")
         for e in registry()
