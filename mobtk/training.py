@@ -166,10 +166,11 @@ class _Trainer:
                 started, first = time.perf_counter(), p.batch
                 last = min(batches, p.batch + total - p.step)
                 step_module.train()
+                title = f"{name} {p.epoch + 1}/{epochs}"
                 bar = tqdm(
                     total=last,
                     initial=p.batch,
-                    desc=f"{name} {p.epoch + 1}/{epochs}",
+                    desc=title,
                     unit="batch",
                     leave=False,
                     disable=None if self.rank == 0 else True,
@@ -187,7 +188,7 @@ class _Trainer:
                     bar.update()
                     bar.set_postfix(loss=f"{terms['loss']:.4f}", refresh=False)
                     if bar.disable and self.rank == 0 and time.monotonic() - told > TELL_SECONDS:
-                        log.info("%s: batch %d of %d, loss %.4g", bar.desc, p.batch, last, terms["loss"])
+                        log.info("%s: batch %d of %d, loss %.4g", title, p.batch, last, terms["loss"])
                         told = time.monotonic()
                     stop = self.agree(bool(interrupted))
                     if (stop or time.monotonic() - saved > SAVE_SECONDS) and p.batch < last:

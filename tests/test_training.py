@@ -115,6 +115,13 @@ def test_stopping_early_by_signal_saves_and_raises(city, tmp_path, monkeypatch):
     assert (run.path / "state" / "state.safetensors").exists()
 
 
+def test_without_a_terminal_a_long_epoch_says_how_far_it_is(city, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(training, "TELL_SECONDS", -1)
+    with caplog.at_level("INFO", "mobtk"):
+        mobtk.train(_build(city, tmp_path / "r"), until="tokenizer")
+    assert "tokenizer 1/2: batch 1 of 2, loss" in caplog.text
+
+
 def test_a_stage_at_a_time_gives_what_both_in_one_go_give(trained, city, tmp_path):
     run = mobtk.train(_build(city, tmp_path / "r"), until="tokenizer")
     assert {e["stage"] for e in run.history()} == {"tokenizer"}
