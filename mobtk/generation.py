@@ -19,7 +19,7 @@ from mobtk.data.dataset import Dataset, fixed_list, list_column
 from mobtk.errors import BadInput
 from mobtk.models.generator import Generator
 from mobtk.runs import Run, find_device
-from mobtk.storage import PathLike, new_file, write_text
+from mobtk.storage import PathLike, fingerprint, new_file, write_text
 
 log = logging.getLogger("mobtk")
 
@@ -96,7 +96,7 @@ def generate(
 
     settings = {
         "n": n, **sampling, "seed": seed, "batch": batch,
-        "traits": str(traits) if traits else None, "weights": _fingerprint(run),
+        "traits": str(traits) if traits else None, "weights": fingerprint(run.path / "weights.safetensors"),
     }  # fmt: skip
     parts = out.with_name(f".{out.name}.parts")
     _open_parts(parts, settings, resume, replace)
@@ -186,12 +186,6 @@ def _read_traits(file: Path, run: Run) -> NDArray[np.int64]:
         if not (values.between(-1, size - 1) & (values % 1 == 0)).all():
             raise BadInput(f"trait file {file}: {name} must be whole numbers from 0 to {size - 1} (-1 for unknown)")
     return table[list(run.recipe.traits)].to_numpy(np.int64)
-
-
-def _fingerprint(run: Run) -> str:
-    """Size and time of the weights, so that shards of other weights are not mixed in."""
-    stat = (run.path / "weights.safetensors").stat()
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _open_parts(parts: Path, settings: dict[str, Any], resume: bool, replace: bool) -> None:

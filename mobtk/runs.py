@@ -51,7 +51,9 @@ class Run:
         self.recipe = Recipe.load(self.path / "recipe.toml")
         try:
             self.data: dict[str, Any] = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
-            if missing := {"dataset", "step", "steps", "steps_per_day", "trait_sizes", "mapper", "sha256"} - set(self.data):
+            if missing := {"name", "dataset", "step", "steps", "steps_per_day", "trait_sizes", "mapper", "sha256"} - set(
+                self.data
+            ):
                 raise ValueError(f"{', '.join(sorted(missing))} is missing")
         except (OSError, ValueError, TypeError) as error:
             raise BadInput(f"run {path} is damaged: data.json: {error}; build it again") from None
@@ -79,6 +81,7 @@ class Run:
             info = dataset.info
             model = assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes)
             data = {
+                "name": info.name,
                 "dataset": where,
                 "step": info.step,
                 "steps": info.steps,

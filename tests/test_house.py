@@ -2,7 +2,10 @@
 
 import ast
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 import mobtk
 
@@ -60,6 +63,18 @@ def test_imports_never_go_up():
             if not same_room and _floor(other) <= _floor(me):
                 up.append(f"{me} imports {other}")
     assert up == []
+
+
+def test_the_top_level_holds_what_belongs_there():
+    """Results of a run or data in the checkout are one ``git add`` away from being shipped."""
+    top = ROOT.parent
+    if not (top / ".git").exists():
+        pytest.skip("not a checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=top, capture_output=True, text=True, check=True).stdout
+    rooms = {line.split("/")[0] for line in tracked.splitlines()}
+    assert {r for r in rooms if not r.startswith(".")} <= {
+        "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "mobtk", "plugins", "examples", "tests", "docs"
+    }  # fmt: skip
 
 
 def test_nothing_is_pickled_or_evaluated():

@@ -79,7 +79,7 @@ def build(
     show(
         result,
         as_json,
-        f"{run.path}: for {run.dataset().info.name}\nmapper {run.data['mapper']['name']}, tokenizer {r.tokenizer.name}, "
+        f"{run.path}: for {run.data['name']}\nmapper {run.data['mapper']['name']}, tokenizer {r.tokenizer.name}, "
         f"backbone {r.backbone.name}{routed}\n"
         f"{schedule.n_tokens} tokens a sequence in {schedule.n_groups} passes; {size['codec']:,} parameters in the codec, "
         f"{size['generator']:,} in the generator\nnext: mobtk train {run.path}",

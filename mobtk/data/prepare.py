@@ -161,12 +161,12 @@ def prepare(
     cluster = movement_clusters(cells, home, work, cell_mapper, part == "train", clusters, seed)
     names, number = np.unique(users.astype(str), return_inverse=True)
     n = cell_mapper.n_cells[0]
-    whole_days = length * (step_seconds or 1) % 86_400 == 0
+    per_day = 86_400 // step_seconds if step_seconds and 86_400 % step_seconds == 0 else 0
     info = Info(
         name=name or Path(out).name,
         step=step,
         steps=length,
-        steps_per_day=86_400 // step_seconds if step_seconds is not None and whole_days else length,
+        steps_per_day=per_day if per_day and length % per_day == 0 else length,  # no clock where days are cut
         trait_sizes={"home": n, "work": n, "cluster": clusters, "person": len(names)},
         sources=[str(f) for f in sources],
         licence=licence,

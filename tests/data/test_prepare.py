@@ -130,7 +130,13 @@ def test_a_week_begins_on_a_monday_however_it_is_told(period, csv, tmp_path):
     dataset = mobtk.prepare(csv, tmp_path / "d", period=period)
     assert {pd.Timestamp(s).day_name() for s in dataset.starts} == {"Monday"}
     assert dataset.info.steps_per_day == 24
-    assert mobtk.prepare(csv, tmp_path / "e", period="30").info.steps_per_day == 30, "no clock"
+
+
+@pytest.mark.parametrize(
+    ("step", "period", "per_day"), [("1h", "30", 30), ("7h", "24", 24), ("2D", "7", 7), ("30min", "96", 48)]
+)
+def test_steps_have_an_hour_only_where_whole_days_are_cut_evenly(step, period, per_day, csv, tmp_path):
+    assert mobtk.prepare(csv, tmp_path / "d", step=step, period=period, coverage=0).info.steps_per_day == per_day
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
