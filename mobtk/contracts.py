@@ -43,6 +43,9 @@ class SpatialMapper(ABC):
     nested: ClassVar[bool]
     """Declares that there can be coarser levels."""
 
+    fits_box: ClassVar[bool] = False
+    """Declares that :meth:`fit` asks only for the box of the points, so that some points that span it do for all."""
+
     n_cells: tuple[int, ...]
 
     @classmethod

@@ -18,3 +18,9 @@ class UnknownPart(MobtkError):
 
 class BadInput(MobtkError):
     """A file, a column or a value that cannot be used."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line."""
+    words = str(error).strip()
+    return words.splitlines()[0] if words else type(error).__name__

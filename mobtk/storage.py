@@ -15,8 +15,8 @@ from mobtk.errors import BadInput
 
 PathLike = str | os.PathLike[str]
 
-OURS = ("dataset.toml", "recipe.toml")
-"""A folder with one of these is a dataset or a run, which may be replaced as a whole."""
+OURS = ("dataset.toml", "recipe.toml", "visits.toml")
+"""A folder with one of these is a dataset, a run or a set of visits, which may be replaced as a whole."""
 
 
 @contextmanager

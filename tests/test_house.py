@@ -30,6 +30,7 @@ FLOORS = [
     ("registry",),
     ("contracts",),
     ("schedule",),
+    ("kernels",),
     ("errors", "geo", "_version"),
 ]
 """From the roof down; a room may import its own floor's own files and any floor below."""

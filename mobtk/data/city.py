@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyproj
 from numpy.typing import NDArray
 
 from mobtk.contracts import SpatialMapper
-from mobtk.data.dataset import Dataset, Info
+from mobtk.data.cut import MONDAY, split_rows
+from mobtk.data.dataset import Dataset, Info, fixed_list
 from mobtk.data.funnel import Loss
-from mobtk.data.prepare import MONDAY, split_rows
-from mobtk.data.traits import home_and_work, movement_clusters
+from mobtk.data.traits import group, home_and_work, movement
 from mobtk.errors import BadInput
 from mobtk.options import call
 from mobtk.plugins import registry
@@ -153,13 +154,14 @@ def prepare_city(
         "split": part,
         "home": home.astype(np.int32),
         "work": work.astype(np.int32),
-        "cluster": movement_clusters(cells, home, work, cell_mapper, part == "train", clusters, seed).astype(np.int32),
+        "cluster": group(movement(cells, home, work, cell_mapper), part == "train", clusters, seed).astype(np.int32),
         "person": city.person.astype(np.int32),
         "true_home": true["home"],
         "true_work": true[WORK],
         "regime": city.regime[city.person],
+        "cells": fixed_list(cells),
     }
-    return Dataset.write(out, info, (entry.full_name, cell_mapper), cells, columns, replace=replace)
+    return Dataset.write(out, info, (entry.full_name, cell_mapper), [pa.table(columns)], replace=replace)
 
 
 def make_city(weeks: int = 10_000, *, seed: int = 0, weeks_per_person: int = 4) -> City:

@@ -5,7 +5,7 @@ A folder of ``dataset.toml`` (what, where from, funnel, versions), ``mapper.json
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from mobtk._version import __version__
 from mobtk.contracts import SpatialMapper
+from mobtk.data.cut import SPLITS
 from mobtk.data.funnel import Loss
-from mobtk.errors import BadInput
+from mobtk.errors import BadInput, first_line
 from mobtk.plugins import registry
 from mobtk.storage import PathLike, fingerprint, new_folder, write_text
-
-SPLITS = ("train", "valid", "test")
 
 
 class Info(Struct, omit_defaults=True):
@@ -44,6 +43,7 @@ class Info(Struct, omit_defaults=True):
         cuts: where the split is by time: the moments, in seconds of local time since 1970, up to which training and
             validation reach.
         sha256: of ``sequences.parquet``.
+        mapper_sha256: of ``mapper.json``.
         mobtk: version that wrote it.
     """
 
@@ -59,6 +59,7 @@ class Info(Struct, omit_defaults=True):
     funnel: list[Loss] = field(default_factory=list)
     cuts: list[float] = field(default_factory=list)
     sha256: str = ""
+    mapper_sha256: str = ""
     mobtk: str = __version__
 
 
@@ -86,7 +87,7 @@ class Dataset:
             if missing:
                 raise ValueError(f"{', '.join(sorted(missing))} is missing")
         except (OSError, ValueError, pa.ArrowException, msgspec.ValidationError) as error:
-            raise BadInput(f"dataset {path} is damaged: {_first_line(error)}; prepare it again") from None
+            raise BadInput(f"dataset {path} is damaged: {first_line(error)}; prepare it again") from None
         self._table = table.combine_chunks()
 
     @property
@@ -147,8 +148,7 @@ class Dataset:
         path: PathLike,
         info: Info,
         mapper: tuple[str, SpatialMapper],
-        cells: NDArray[np.int64],
-        columns: Mapping[str, Any],
+        tables: Iterable[pa.Table],
         *,
         replace: bool = False,
         inputs: Iterable[PathLike] = (),
@@ -157,19 +157,29 @@ class Dataset:
 
         Args:
             path: the folder, which must not exist unless ``replace``.
-            info: what goes into ``dataset.toml``.
+            info: what goes into ``dataset.toml``; its split and hashes are filled in.
             mapper: full name and instance.
-            cells: ``(rows, T)``.
-            columns: ``user``, ``start``, ``split``, the traits, and whatever else is worth keeping.
+            tables: the rows, some at a time, with columns ``user``, ``start``, ``split``, the traits, ``cells`` (lists of a
+                fixed size) and whatever else is worth keeping.
             replace: replace an existing folder.
             inputs: files it was made from, which must not lie in a folder that is replaced.
         """
-        info.split = {s: int(np.sum(np.asarray(columns["split"]) == s)) for s in SPLITS}
-        table = pa.table({**columns, "cells": fixed_list(cells)})
+        info.split = dict.fromkeys(SPLITS, 0)
         with new_folder(path, replace=replace, inputs=inputs) as folder:
-            pq.write_table(table, folder / "sequences.parquet", compression="zstd", row_group_size=65_536)
-            info.sha256 = fingerprint(folder / "sequences.parquet")
+            sink = None
+            try:
+                for table in tables:
+                    if sink is None:
+                        sink = pq.ParquetWriter(folder / "sequences.parquet", table.schema, compression="zstd")
+                    sink.write_table(table, row_group_size=65_536)
+                    for split, rows in zip(*np.unique(table["split"].to_numpy(zero_copy_only=False), return_counts=True), strict=True):
+                        info.split[str(split)] += int(rows)
+            finally:
+                if sink is not None:
+                    sink.close()
             write_text(folder / "mapper.json", json.dumps({"name": mapper[0], "config": mapper[1].config()}))
+            info.sha256 = fingerprint(folder / "sequences.parquet")
+            info.mapper_sha256 = fingerprint(folder / "mapper.json")
             write_text(folder / "dataset.toml", tomli_w.dumps(msgspec.to_builtins(info)))
         return cls(path)
 
@@ -187,6 +197,3 @@ def list_column(table: pa.Table, name: str) -> NDArray[Any]:
     values = column.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), -1) if len(column) else values.reshape(0, 0)
 
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

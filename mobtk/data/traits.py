@@ -27,6 +27,8 @@ def home_and_work(
 
 def _mode(cells: NDArray[np.int64], *choices: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Most frequent cell of each row among the steps of the first choice that has any, or among all steps."""
+    if not len(cells):
+        return np.zeros(0, np.int64)
     use = np.ones(cells.shape, bool)
     for choice in reversed(choices):
         use = np.where(choice.any(1, keepdims=True), choice, use)
@@ -38,27 +40,21 @@ def _mode(cells: NDArray[np.int64], *choices: NDArray[np.bool_]) -> NDArray[np.i
     return (key[best] % size)[first[np.argsort(rows)]]
 
 
-def movement_clusters(
-    cells: NDArray[np.int64],
-    home: NDArray[np.int64],
-    work: NDArray[np.int64],
-    mapper: SpatialMapper,
-    train: NDArray[np.bool_],
-    clusters: int,
-    seed: int,
-) -> NDArray[np.int64]:
-    """Groups of sequences that move alike, by k-means on five features; fitted on the training rows only.
+def movement(
+    cells: NDArray[np.int64], home: NDArray[np.int64], work: NDArray[np.int64], mapper: SpatialMapper
+) -> NDArray[np.float64]:
+    """``(N, 5)`` how each sequence moves.
 
-    The features are moves, different cells, share of steps at home, logarithm of the radius of gyration, and
-    whether work is elsewhere than home, each standardised. (M-STAR's authors do not say how theirs were made.)
+    Moves, different cells, share of steps at home, logarithm of the radius of gyration (km), and whether work is elsewhere
+    than home.
     """
-    from sklearn.cluster import KMeans
-
+    if not len(cells):
+        return np.zeros((0, 5))
     lat, lon = mapper.decode(np.arange(mapper.n_cells[0]))
     y, x = np.radians(lat)[cells], (np.radians(lon) * np.cos(np.radians(lat)))[cells]
     radius = EARTH_KM * np.sqrt(y.var(1) + x.var(1))
     ordered = np.sort(cells, axis=1)
-    features = np.column_stack(
+    return np.column_stack(
         [
             (cells[:, 1:] != cells[:, :-1]).sum(1),
             (ordered[:, 1:] != ordered[:, :-1]).sum(1),
@@ -67,8 +63,19 @@ def movement_clusters(
             home != work,
         ]
     ).astype(float)
+
+
+def group(features: NDArray[np.float64], train: NDArray[np.bool_], clusters: int, seed: int) -> NDArray[np.int64]:
+    """Groups of sequences that move alike, by k-means on standardised features; fitted on the training rows only.
+
+    (M-STAR's authors do not say how their movement clusters were made.)
+    """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
     mean, spread = features[train].mean(0), features[train].std(0)
     features = (features - mean) / np.where(spread > 0, spread, 1)
     distinct = len(np.unique(features[train], axis=0))
-    model = KMeans(min(clusters, distinct), n_init=4, random_state=seed).fit(features[train])
-    return model.predict(features).astype(np.int64)
+    with threadpool_limits(1):  # sums in threads are not the same twice
+        model = KMeans(min(clusters, distinct), n_init=4, random_state=seed).fit(features[train])
+        return np.asarray(model.predict(features), np.int64)

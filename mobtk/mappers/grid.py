@@ -12,8 +12,11 @@ from numpy.typing import ArrayLike
 
 from mobtk.contracts import Cells, Degrees, SpatialMapper
 from mobtk.errors import BadInput
+from mobtk.mappers.projection import FastProjection
 
 LARGEST = 4_000_000
+MANY = 50_000
+"""Points from which on a fast projection is worth its preparation."""
 
 
 @final
@@ -32,6 +35,7 @@ class Grid(SpatialMapper):
     """
 
     nested: ClassVar[bool] = True
+    fits_box: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Grid(SpatialMapper):
         self.n_cells = tuple(rows * columns for rows, columns in self.shapes)
         self._to_metres = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
         self._to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        self._projection: FastProjection | None = None
 
     @classmethod
     def fit(
@@ -65,12 +70,14 @@ class Grid(SpatialMapper):
         crs: str | None = None,
         **options: Any,
     ) -> "Grid":
-        """The grid over the bounding box of the points, in the UTM zone of its centre."""
+        """The grid over the bounding box of the points, in the UTM zone of its centre, on whole multiples of ``size``."""
+        if not size > 0:
+            raise BadInput(f"a grid needs a size above 0 m, not size={size}")
         lat, lon = np.asarray(lat, float), np.asarray(lon, float)
         middle = geopandas.GeoSeries.from_xy([(lon.min() + lon.max()) / 2], [(lat.min() + lat.max()) / 2], crs=4326)
         crs = crs or f"EPSG:{middle.estimate_utm_crs().to_epsg()}"
         x, y = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(lon, lat)
-        west, south = math.floor(x.min()), math.floor(y.min())
+        west, south = math.floor(x.min() / size) * size, math.floor(y.min() / size) * size
         rows, columns = int((y.max() - south) // size) + 1, int((x.max() - west) // size) + 1
         if rows * columns > LARGEST:
             south_, north_ = np.quantile(lat, [0.005, 0.995])
@@ -93,13 +100,34 @@ class Grid(SpatialMapper):
 
     def encode(self, lat: ArrayLike, lon: ArrayLike) -> Cells:
         """See :class:`~mobtk.contracts.SpatialMapper`."""
-        x, y = self._to_metres.transform(np.asarray(lon, float), np.asarray(lat, float))
+        lat, lon = np.atleast_1d(np.asarray(lat, float)), np.atleast_1d(np.asarray(lon, float))
+        if len(lat) < MANY or (fast := self._fast()).exact:
+            return self._cells(*self._to_metres.transform(lon, lat))
+        cells, doubtful = fast.cells(lat, lon, self.origin, self.size, self.shapes[0])
+        unsure = np.flatnonzero(doubtful)
+        cells[unsure] = self._cells(*self._to_metres.transform(lon[unsure], lat[unsure]))
+        return cells
+
+    def _cells(self, x: ArrayLike, y: ArrayLike) -> Cells:
+        """Cells of projected points."""
         with np.errstate(invalid="ignore"):
             column = np.floor((np.atleast_1d(x) - self.origin[0]) / self.size)
             row = np.floor((np.atleast_1d(y) - self.origin[1]) / self.size)
             rows, columns = self.shapes[0]
             inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
         return np.where(inside, np.where(inside, row, 0) * columns + np.where(inside, column, 0), -1).astype(np.int64)
+
+    def _fast(self) -> FastProjection:
+        """The projection over the area of the grid, for many points."""
+        if self._projection is None:
+            rows, columns = self.shapes[0]
+            edge = np.linspace(0, 1, 17)
+            x, y = (a.ravel() for a in np.meshgrid(edge * columns * self.size, edge * rows * self.size))
+            lon, lat = self._to_degrees.transform(self.origin[0] + x, self.origin[1] + y)
+            margin = 1e-3
+            box = (lat.min() - margin, lon.min() - margin, lat.max() + margin, lon.max() + margin)
+            self._projection = FastProjection(self._to_metres, box)
+        return self._projection
 
     def decode(self, cells: ArrayLike, level: int = 0) -> tuple[Degrees, Degrees]:
         """See :class:`~mobtk.contracts.SpatialMapper`."""

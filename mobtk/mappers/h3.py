@@ -29,6 +29,7 @@ class H3(SpatialMapper):
     """
 
     nested: ClassVar[bool] = True
+    fits_box: ClassVar[bool] = True
 
     def __init__(self, bounds: Sequence[float], *, resolution: int = 8, levels: int = 4) -> None:
         if not 0 <= resolution <= 15 or not 1 <= levels <= resolution + 1:
