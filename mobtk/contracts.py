@@ -46,6 +46,9 @@ class SpatialMapper(ABC):
     fits_box: ClassVar[bool] = False
     """Declares that :meth:`fit` asks only for the box of the points, so that some points that span it do for all."""
 
+    example_options: ClassVar[Mapping[str, Any]] = {}
+    """Options of :meth:`fit` for the laws, where it cannot do without any."""
+
     n_cells: tuple[int, ...]
 
     @classmethod

@@ -73,6 +73,13 @@ def check_replaceable(path: PathLike, replace: bool, inputs: Iterable[PathLike] 
         raise BadInput(f"{path} is not replaced: {lost[0]}, which is needed, lies in it; choose another folder")
 
 
+def check_new_file(path: PathLike, replace: bool) -> None:
+    """Refuse an output file that exists, unless it may be replaced."""
+    path = Path(path)
+    if path.exists() and (not replace or not path.is_file()):
+        raise BadInput(f"{path} exists already; choose another name" + (", or replace it with --force" if path.is_file() else ""))
+
+
 def fingerprint(path: PathLike) -> str:
     """SHA-256 of a file."""
     with Path(path).open("rb") as file:

@@ -15,6 +15,7 @@ FLOORS = [
     ("cli",),
     ("demo", "benchmarks"),
     ("testing",),
+    ("report",),
     ("evaluation",),
     ("training", "generation"),
     ("runs",),

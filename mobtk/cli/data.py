@@ -141,48 +141,46 @@ def formats(as_json: bool) -> None:
 
 @data.command()
 @click.argument("dataset")
+@click.option("-o", "--out", metavar="FILE.html", help="Write the card as a page, with the funnel drawn and a map.")
 @json_option
-def info(dataset: str, as_json: bool) -> None:
-    """What a DATASET holds, and what its preparation lost."""
+def info(dataset: str, out: str | None, as_json: bool) -> None:
+    """The card of a DATASET: what it holds, where it is from, what its preparation lost."""
     from mobtk.data.dataset import Dataset
 
-    _show(Dataset(dataset), as_json)
+    opened = Dataset(dataset)
+    if out is not None:
+        from mobtk.report.data import dataset_page
+
+        dataset_page(opened, out)
+    _show(opened, as_json)
 
 
 @data.command()
-@click.option("-o", "--out", required=True, help="Folder of the dataset.")
+@click.option("-o", "--out", required=True, help="Folder of the dataset, or the file of points.")
 @click.option("--weeks", type=int, default=10_000, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--mapper", default="grid", show_default=True, help="Spatial mapper.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Option of the mapper, such as size=500.")
+@click.option("--points", is_flag=True, help="Write a Parquet file of noisy points instead, as they would be measured.")
+@click.option("--every", type=float, default=60.0, show_default=True, help="Seconds between the points of a person.")
+@click.option("--noise", type=float, default=20.0, show_default=True, help="Metres that a point is off.")
+@click.option("--order", default="user", show_default=True, help="Of the points: user or time.")
 @force_option
 @json_option
-def city(out: str, weeks: int, seed: int, mapper: str, pairs: tuple[str, ...], replace: bool, as_json: bool) -> None:
-    """Make a dataset of the built-in city."""
-    from mobtk.data.city import prepare_city
+def city(
+    out: str, weeks: int, seed: int, mapper: str, pairs: tuple[str, ...], points: bool, every: float, noise: float, order: str,
+    replace: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Make a dataset of the built-in city, or a file of points."""
+    from mobtk.data.city import prepare_city, write_points
 
+    if points:
+        rows = write_points(out, weeks=weeks, every=every, noise=noise, seed=seed, order=order, replace=replace)
+        show({"path": out, "points": rows}, as_json, f"{out}: {rows:,} points of {-(-weeks // 4):,} people (Asia/Shanghai)")
+        return
     options = settings(pairs)
     dataset = prepare_city(out, weeks=weeks, seed=seed, mapper=mapper, mapper_options=options, replace=replace)
     _show(dataset, as_json)
-
-
-def _show(dataset: Any, as_json: bool) -> None:
-    import numpy as np
-
-    from mobtk.data.funnel import table
-
-    i = dataset.info
-    cells = ", ".join(f"{n:,}" for n in dataset.mapper().n_cells)
-    lat, lon = dataset.mapper().decode(np.unique(dataset.cells))
-    area = f"latitude {lat.min():.3f} to {lat.max():.3f}, longitude {lon.min():.3f} to {lon.max():.3f}"
-    text = (
-        f"{dataset.path}: {i.name} (licence: {i.licence})\n"
-        f"{len(dataset):,} sequences of {i.steps} steps of {i.step}: "
-        + ", ".join(f"{rows:,} {split}" for split, rows in i.split.items())
-        + f"\nmapper {dataset.mapper_spec['name']}, cells by level: {cells}; {area}\n"
-        f"traits: {', '.join(i.trait_sizes)}\n\n{table(i.funnel)}"
-    )
-    show({"path": str(dataset.path), **msgspec.to_builtins(i), "mapper": dataset.mapper_spec["name"]}, as_json, text)
 
 
 @data.command()
@@ -203,3 +201,171 @@ def check(files: tuple[str, ...], timezone: str | None, rows: int, out: str | No
 
         check_page(report, points, out)
     show(msgspec.to_builtins(report), as_json, report.text() + (f"\n\npage: {out}" if out else ""))
+
+
+@data.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Folder of the tables.")
+@reading_options
+@rule_options
+@click.option("--method", default="distance", show_default=True, help="How stays are found: distance, speed or cluster.")
+@click.option("--metres", type=float, default=100.0, show_default=True, help="Reach of a stay.")
+@click.option("--minutes", type=float, default=5.0, show_default=True, help="Least duration of a stay.")
+@click.option("--gap", type=float, default=15.0, show_default=True, help="Minutes without a point that end a stay.")
+@click.option("--kmh", type=float, default=2.0, show_default=True, help="Speed below which one stays, for speed.")
+@click.option("--cut/--no-cut", default=True, show_default=True, help="Whether a stay that a gap cuts off counts.")
+@click.option("--place-metres", type=float, default=100.0, show_default=True, help="Reach of a place, which joins stays.")
+@click.option("--timezone", default="UTC", show_default=True, help="Where the people are, for home and work.")
+@force_option
+@json_option
+def visits(files: tuple[str, ...], out: str, replace: bool, as_json: bool, **options: Any) -> None:
+    """Stays, trips, places, and home and work of the people in FILES of points."""
+    from mobtk.data.clean import Rules
+    from mobtk.data.funnel import Loss, table
+    from mobtk.data.sources import Reading
+    from mobtk.data.visits import Staying
+    from mobtk.data.visits import visits as find_visits
+
+    def some(kind: Any) -> Any:
+        return kind(**{f: options[f] for f in kind.__struct_fields__ if f in options})
+
+    told = find_visits(
+        list(files), out, reading=some(Reading), rules=some(Rules), staying=some(Staying),
+        place_metres=options["place_metres"], timezone=options["timezone"], replace=replace,
+    )  # fmt: skip
+    counts = ", ".join(f"{n:,} {name}" for name, n in told["counts"].items())
+    show(told, as_json, f"{out}: {counts}\n\n{table(msgspec.convert(told['funnel'], list[Loss]))}")
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("-o", "--out", required=True, help="Folder of the new dataset.")
+@click.option("--users", type=int, help="How many.")
+@click.option("--share", type=float, help="What share of all.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@force_option
+@json_option
+def sample(dataset: str, out: str, as_json: bool, **options: Any) -> None:
+    """Some users of a DATASET, drawn at random, with all their sequences."""
+    from mobtk.data import tools
+    from mobtk.data.dataset import Dataset
+
+    _show(tools.sample(Dataset(dataset), out, **options), as_json)
+
+
+split_options = _together(
+    click.option("--shares", default="0.7,0.1,0.2", callback=_shares, show_default=True, help="Train, validation, test."),
+    click.option("--seed", type=int, default=0, show_default=True),
+)
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("-o", "--out", required=True, help="Folder of the new dataset.")
+@click.option("--by", "split", default="user", show_default=True, help="user or time.")
+@split_options
+@force_option
+@json_option
+def split(dataset: str, out: str, as_json: bool, **options: Any) -> None:
+    """The sequences of a DATASET, split anew."""
+    from mobtk.data import tools
+    from mobtk.data.dataset import Dataset
+
+    _show(tools.resplit(Dataset(dataset), out, **options), as_json)
+
+
+@data.command()
+@click.argument("datasets", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Folder of the new dataset.")
+@click.option("--prefix", is_flag=True, help="Users of one name in two datasets are two people.")
+@click.option("--by", "split", default="user", show_default=True, help="user or time.")
+@split_options
+@force_option
+@json_option
+def merge(datasets: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
+    """Several DATASETS of one mapper and step as one."""
+    from mobtk.data import tools
+    from mobtk.data.dataset import Dataset
+
+    _show(tools.merge([Dataset(d) for d in datasets], out, **options), as_json)
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("-o", "--out", required=True, help="File: .parquet (GeoParquet), .gpkg, .geojson or .csv.")
+@click.option("--as", "what", default="points", show_default=True, help="points, lines, stays, or od: moves between cells.")
+@click.option("--level", type=int, default=0, show_default=True, help="Of the cells; 0 is the finest.")
+@force_option
+@json_option
+def export(dataset: str, out: str, as_json: bool, **options: Any) -> None:
+    """A DATASET for other programs, with its geometry."""
+    from mobtk.data.dataset import Dataset
+    from mobtk.data.export import export as write
+
+    rows = write(Dataset(dataset), out, **options)
+    show({"path": out, "rows": rows, "what": options["what"]}, as_json, f"{out}: {rows:,} rows ({options['what']})")
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("--fingerprint", "sent", help="What the sender's `mobtk data info` printed.")
+@json_option
+def validate(dataset: str, sent: str | None, as_json: bool) -> None:
+    """Whether a DATASET that somebody sent is sound, complete and as it was written."""
+    from mobtk.data.tools import validate as look
+
+    findings = look(dataset, sent=sent)
+    bad = [f for f in findings if not f.sound]
+    lines = [f"{'ok ' if f.sound else 'NOT'}  {f.what}  ({f.found})" for f in findings]
+    verdict = f"{dataset} is sound" if not bad else f"{dataset} is not sound: {len(bad)} of {len(findings)} checks fail"
+    show({"sound": not bad, "findings": msgspec.to_builtins(findings)}, as_json, "\n".join([*lines, "", verdict]))
+    if bad:
+        raise SystemExit(2)
+
+
+@data.command("list")
+@json_option
+def list_public(as_json: bool) -> None:
+    """Public datasets: what they are, their licence, and how to get them."""
+    from mobtk.data.fetch import PUBLIC
+
+    lines = []
+    for name, p in PUBLIC.items():
+        way = f"mobtk data fetch {name}" if p.url else p.how
+        lines += [f"{name}: {p.title}", f"    licence  {p.licence} ({p.terms})", f"    get it   {way}", f"    then     {p.then.format('.')}"]
+    show({name: msgspec.to_builtins(p) for name, p in PUBLIC.items()}, as_json, "\n".join(lines))
+
+
+@data.command()
+@click.argument("name")
+@click.option("-o", "--out", help="Folder; the name by default.")
+@click.option("--agree", is_flag=True, help="You have read the licence and agree to it.")
+@json_option
+def fetch(name: str, out: str | None, agree: bool, as_json: bool) -> None:
+    """Fetch the public dataset NAME; an interrupted download goes on where it was."""
+    from mobtk.data.fetch import fetch as get
+
+    then = get(name, out or name, agree=agree)
+    show({"path": out or name, "then": then}, as_json, f"{out or name} is there; prepare it with:\n{then}")
+
+
+def _show(dataset: Any, as_json: bool) -> None:
+    from mobtk.data.funnel import table
+    from mobtk.data.tools import card
+
+    told = card(dataset)
+    s, w, n, e = told["area"]
+    people = ", ".join(f"{rows:,} {part} ({told['users_by_split'][part]:,} users)" for part, rows in told["split"].items())
+    observed = f"; {told['steps_observed']:.0%} of steps observed" if "steps_observed" in told else ""
+    text = (
+        f"{told['path']}: {told['name']} (licence: {told['licence']})\n"
+        f"{told['rows']:,} sequences of {told['steps']} steps of {told['step']}: {people}\n"
+        f"from {told['from'].replace('T', ' ')} to {told['to'].replace('T', ' ')} local time; latitude {s:.3f} to {n:.3f}, "
+        f"longitude {w:.3f} to {e:.3f}\n"
+        f"mapper {told['mapper']}, cells by level: {', '.join(f'{c:,}' for c in told['cells'])}{observed}; "
+        f"{told['steps_in_the_same_cell']:.0%} in the cell of the step before\n"
+        f"traits: {', '.join(told['trait_sizes'])}\n"
+        f"made by mobtk {told['mobtk']} of {', '.join(told['sources'][:3])}{' ...' if len(told['sources']) > 3 else ''}\n"
+        f"fingerprint {told['fingerprint']}\n\n{table(dataset.info.funnel)}"
+    )
+    show(told, as_json, text)

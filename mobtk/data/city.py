@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pyproj
 from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ from mobtk.data.traits import group, home_and_work, movement
 from mobtk.errors import BadInput
 from mobtk.options import call
 from mobtk.plugins import registry
-from mobtk.storage import PathLike
+from mobtk.storage import PathLike, check_new_file, new_file
 
 CRS, ORIGIN, SIDE = "EPSG:32650", (430_000.0, 4_405_000.0), 30_000.0
 """The square in metres of UTM zone 50 N, around the centre of Beijing."""
@@ -162,6 +163,61 @@ def prepare_city(
         "cells": fixed_list(cells),
     }
     return Dataset.write(out, info, (entry.full_name, cell_mapper), [pa.table(columns)], replace=replace)
+
+
+def write_points(
+    out: PathLike, *, weeks: int = 10_000, every: float = 60.0, noise: float = 20.0, seed: int = 0, order: str = "user",
+    replace: bool = False,
+) -> int:  # fmt: skip
+    """The city as it would be measured: a Parquet file of points ``user, time, lat, lon``. Returns how many.
+
+    Args:
+        out: the file.
+        weeks, seed: see :func:`make_city`.
+        every: seconds between the points of a person.
+        noise: metres that a position is off, one standard deviation to the north and to the east.
+        order: of the rows: by ``user``, or by ``time`` as a network records them.
+        replace: replace an existing file.
+
+    Raises:
+        BadInput: for what is no city.
+    """
+    if order not in ("user", "time") or not 1 <= every <= 3600 or noise < 0:
+        raise BadInput(f"points come every 1 to 3600 s, with noise of 0 m or more, by user or time; not {every:g}, {noise:g}, {order!r}")
+    check_new_file(out, replace)
+    city = make_city(weeks, seed=seed)
+    rng = np.random.default_rng((seed, 1))
+    per_week = int(7 * 86_400 // every)
+    seconds = (np.arange(per_week) * every).astype(np.int64)
+    begin = MONDAY + 7 * 86_400 * 2_600 - 8 * 3600  # Beijing is eight hours ahead of UTC
+    names = np.char.add("p", np.char.zfill(np.arange(len(city.regime)).astype(str), 6)).astype(object)
+    schema = pa.schema([("user", pa.string()), ("time", pa.timestamp("ms", "UTC")), ("lat", pa.float64()), ("lon", pa.float64())])
+    written = 0
+
+    def table(rows: NDArray[np.int64], steps: NDArray[np.int64]) -> pa.Table:
+        """Points of some weeks at some moments, week by week."""
+        person, visit = np.repeat(city.person[rows], len(steps)), city.visits[rows][:, seconds[steps] // 3600].ravel()
+        lat, lon = city.lat[person, visit], city.lon[person, visit]
+        metres = rng.normal(0, noise, (2, len(lat)))
+        lat = lat + metres[0] / 111_195
+        lon = lon + metres[1] / (111_195 * np.cos(np.radians(lat)))
+        time = (begin + 7 * 86_400 * np.repeat(city.week[rows], len(steps)) + np.tile(seconds[steps], len(rows))) * 1000
+        user = pa.DictionaryArray.from_arrays(pa.array(person.astype(np.int32)), pa.array(names, pa.string()))
+        return pa.table([user.cast(pa.string()), pa.array(time).cast(schema.field("time").type), lat.round(6), lon.round(6)], schema=schema)
+
+    with new_file(out) as draft, pq.ParquetWriter(draft, schema, compression="zstd", compression_level=1) as sink:
+        if order == "user":
+            for rows in np.array_split(np.arange(weeks), max(1, weeks * per_week // 1_000_000)):
+                sink.write_table(table(rows, np.arange(per_week)))
+                written += len(rows) * per_week
+        else:
+            for week in range(int(city.week.max()) + 1):
+                rows = np.flatnonzero(city.week == week)
+                for steps in np.array_split(np.arange(per_week), max(1, len(rows) * per_week // 1_000_000)):
+                    block = table(rows, steps)
+                    sink.write_table(block.take(np.argsort(block["time"].to_numpy(), kind="stable")))
+                    written += len(rows) * len(steps)
+    return written
 
 
 def make_city(weeks: int = 10_000, *, seed: int = 0, weeks_per_person: int = 4) -> City:

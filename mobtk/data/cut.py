@@ -9,6 +9,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from mobtk import kernels
+from mobtk.data.traits import group
 from mobtk.errors import BadInput
 
 GAPS = ("hold", "nearest", "drop")
@@ -215,6 +216,18 @@ def split_rows(
             f"{len(np.unique(ends))} different times; use a shorter --period"
         )
     return part, cuts.tolist()
+
+
+def divide(
+    users: NDArray, ends: NDArray[np.int64], features: NDArray[np.float64], split: str, shares: Sequence[float], clusters: int,
+    seed: int,
+) -> tuple[dict[str, NDArray], list[float], int]:  # fmt: skip
+    """What only all rows together tell: columns ``split``, ``cluster``, ``person``; the cuts in time; the number of people."""
+    part, cuts = split_rows(users, ends, split, shares, seed)
+    cluster = group(features, part == "train", clusters, seed)
+    people, number = np.unique(users.astype(str), return_inverse=True)
+    columns = {"split": part, "cluster": cluster.astype(np.int32), "person": number.astype(np.int32)}
+    return columns, cuts, len(people)
 
 
 def check_split(split: str, shares: Sequence[float], seed: int) -> None:

@@ -5,13 +5,16 @@ A folder of ``dataset.toml`` (what, where from, funnel, versions), ``mapper.json
 
 import json
 import tomllib
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tomli_w
 from msgspec import Struct, field
@@ -60,7 +63,7 @@ class Info(Struct, omit_defaults=True):
     cuts: list[float] = field(default_factory=list)
     sha256: str = ""
     mapper_sha256: str = ""
-    mobtk: str = __version__
+    mobtk: str = ""
 
 
 class Dataset:
@@ -108,9 +111,50 @@ class Dataset:
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, {len(self):,} sequences of {self.info.steps} steps)"
 
+    def to_arrow(self) -> pa.Table:
+        """All rows, one a sequence, as the Arrow table that this dataset holds; nothing is copied."""
+        return self._table
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All rows as a table of pandas; ``cells`` stays Arrow's, so that nothing is copied into lists."""
+        return self._table.to_pandas(types_mapper=pd.ArrowDtype)
+
+    def tensor(self, name: str = "cells") -> Any:
+        """A numeric column as a torch tensor that shares its memory: read it, do not write to it."""
+        import torch
+
+        column = self._table[name] if name in self._table.column_names else None
+        lists = column is not None and pa.types.is_fixed_size_list(column.type)
+        values = list_column(self._table, name) if lists else self.column(name)
+        if values.dtype.kind not in "iufb":
+            raise BadInput(f"column {name!r} of dataset {self.path} holds no numbers")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that torch cannot protect the memory is said above
+            return torch.from_numpy(values)
+
+    def to_geopandas(self, what: str = "points", level: int = 0) -> Any:
+        """``points``, ``lines``, ``stays`` or ``od`` with their geometry: see :func:`mobtk.data.export.layer`."""
+        from mobtk.data.export import layer
+
+        return layer(self, what, level)
+
+    def to_movingpandas(self) -> Any:
+        """A ``TrajectoryCollection``, a trajectory a sequence."""
+        from mobtk.data.export import collection
+
+        return collection(self)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of ``dataset.toml``, which holds those of the other files: two datasets with one are the same."""
+        return fingerprint(self.path / "dataset.toml")
+
     def moments(self) -> NDArray[np.int64]:
-        """``(rows, T)`` seconds of local time since 1970, where a step is an event."""
-        return list_column(self._table, "moments")
+        """``(rows, T)`` seconds of local time since 1970 of each step."""
+        if "moments" in self._table.column_names:
+            return list_column(self._table, "moments")
+        seconds = int(pd.Timedelta(self.info.step).total_seconds())
+        return self.starts.astype("datetime64[s]").astype(np.int64)[:, None] + np.arange(self.info.steps) * seconds
 
     def __len__(self) -> int:
         return len(self._table)
@@ -164,16 +208,16 @@ class Dataset:
             replace: replace an existing folder.
             inputs: files it was made from, which must not lie in a folder that is replaced.
         """
-        info.split = dict.fromkeys(SPLITS, 0)
+        info.split, info.mobtk = dict.fromkeys(SPLITS, 0), __version__
         with new_folder(path, replace=replace, inputs=inputs) as folder:
             sink = None
             try:
-                for table in tables:
+                for table in _in_groups(tables):
                     if sink is None:
                         sink = pq.ParquetWriter(folder / "sequences.parquet", table.schema, compression="zstd")
-                    sink.write_table(table, row_group_size=65_536)
-                    for split, rows in zip(*np.unique(table["split"].to_numpy(zero_copy_only=False), return_counts=True), strict=True):
-                        info.split[str(split)] += int(rows)
+                    sink.write_table(table)
+                    for split in SPLITS:
+                        info.split[split] += pc.sum(pc.equal(table["split"], split)).as_py() or 0
             finally:
                 if sink is not None:
                     sink.close()
@@ -184,6 +228,22 @@ class Dataset:
         return cls(path)
 
 
+ROW_GROUP = 65_536
+"""Rows that are written together."""
+
+
+def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of :data:`ROW_GROUP`, so that a file does not show in which parts its rows came."""
+    waiting: pa.Table | None = None
+    for table in tables:
+        waiting = table if waiting is None else pa.concat_tables([waiting, table])
+        while len(waiting) >= ROW_GROUP:
+            yield waiting.slice(0, ROW_GROUP).combine_chunks()
+            waiting = waiting.slice(ROW_GROUP)
+    if waiting is not None and len(waiting):
+        yield waiting.combine_chunks()
+
+
 def fixed_list(cells: NDArray[np.int64]) -> pa.FixedSizeListArray:
     """``(rows, T)`` as an Arrow column of lists of fixed size."""
     return pa.FixedSizeListArray.from_arrays(pa.array(cells.astype(np.int32).ravel()), cells.shape[1])
@@ -191,9 +251,8 @@ def fixed_list(cells: NDArray[np.int64]) -> pa.FixedSizeListArray:
 
 def list_column(table: pa.Table, name: str) -> NDArray[Any]:
     """An Arrow column of lists of one size as ``(rows, T)``."""
-    column = table[name].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    chunks = table[name].chunks
+    column = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], table[name].type)
     values = column.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), -1) if len(column) else values.reshape(0, 0)
 

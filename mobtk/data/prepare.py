@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from mobtk.contracts import SpatialMapper
 from mobtk.data.clean import Rules
-from mobtk.data.cut import MONDAY, Cut, Layout, check_split, cut, split_rows
+from mobtk.data.cut import MONDAY, Cut, Layout, check_split, cut, divide
 from mobtk.data.dataset import Dataset, Info, fixed_list, list_column
 from mobtk.data.funnel import Loss
 from mobtk.data.moments import check_zone, local_seconds
 from mobtk.data.points import user_rank
 from mobtk.data.shards import Workers, work_folder
 from mobtk.data.sources import Reading
-from mobtk.data.traits import group, home_and_work, movement
+from mobtk.data.traits import home_and_work, movement
 from mobtk.data.tracks import Source, Tracks, collect, plan
 from mobtk.errors import BadInput
 from mobtk.options import call
@@ -147,25 +147,21 @@ def prepare(
         crew.run(_cut, job, job.todo("cut"), "cutting")
         funnel += job.funnel()
         users, ends, features = job.rows()
-        part, cuts = split_rows(users, ends, split, shares, seed)
-        cluster = group(features, part == "train", clusters, seed)
-        people, number = np.unique(users, return_inverse=True)
+        own, cuts, people = divide(users, ends, features, split, shares, clusters, seed)
         n = cell_mapper.n_cells[0]
         info = Info(
             name=name or Path(out).name,
             step=step,
             steps=layout.length,
             steps_per_day=layout.per_day,
-            trait_sizes={"home": n, "work": n, "cluster": clusters, "person": len(people)},
+            trait_sizes={"home": n, "work": n, "cluster": clusters, "person": people},
             sources=[f for f, _, _ in source.files][:100],
             licence=licence,
             settings=settings,
             funnel=funnel,
             cuts=cuts,
         )
-        own = {"split": part, "cluster": cluster.astype(np.int32), "person": number.astype(np.int32)}
-        tables = job.tables(own)
-        return Dataset.write(out, info, (entry.full_name, cell_mapper), tables, replace=replace, inputs=inputs)
+        return Dataset.write(out, info, (entry.full_name, cell_mapper), job.tables(own), replace=replace, inputs=inputs)
 
 
 def _with(reading: Reading, **changes: Any) -> Reading:
@@ -295,29 +291,41 @@ class Job:
 
     def rows(self) -> tuple[NDArray, NDArray[np.int64], NDArray[np.float64]]:
         """User, end and features of every sequence."""
-        tables = [self.tracks.store.get(f"cut-{s:05d}", COLUMNS(self.task.layout)) for s in range(self.tracks.shards)]
-        events = self.task.layout.seconds is None
-        users = np.concatenate([t["user"].to_numpy(zero_copy_only=False).astype(str) for t in tables])
-        ends = np.concatenate(
-            [list_column(t, "moments")[:, -1] if events and len(t) else t["start"].to_numpy().astype(np.int64) for t in tables]
-        )
-        return users, ends, np.concatenate([list_column(t, "features").reshape(len(t), -1) for t in tables if len(t)])
+        users, ends, features = [], [], []
+        for table in self._cuts():
+            users.append(table["user"].to_numpy(zero_copy_only=False).astype(str))
+            features.append(list_column(table, "features").copy())
+            if self.task.layout.seconds is None:
+                ends.append(list_column(table, "moments")[:, -1].copy())
+            else:
+                ends.append(table["start"].to_numpy().astype(np.int64))
+        return np.concatenate(users), np.concatenate(ends), np.concatenate(features)
+
+    def _cuts(self) -> Iterator[pa.Table]:
+        """The sequences of all shards by the rank of their user, whatever the shards."""
+        columns = _columns(self.task.layout)
+        cuts = (self.tracks.store.get(f"cut-{s:05d}", columns) for s in range(self.tracks.shards))
+        if self.tracks.folder is not None:  # there, shards are ranges of that rank
+            yield from (table for table in cuts if len(table))
+            return
+        table = pa.concat_tables(cuts)
+        codes, names = pd.factorize(table["user"].to_numpy(zero_copy_only=False))
+        order = np.argsort(user_rank(np.asarray(names, object))[codes], kind="stable")
+        yield table.take(order).combine_chunks()
 
     def tables(self, own: Mapping[str, NDArray]) -> Iterator[pa.Table]:
         """The rows of the dataset, shard by shard, with columns that only all rows together could tell."""
         first = 0
-        for s in range(self.tracks.shards):
-            table = self.tracks.store.get(f"cut-{s:05d}", COLUMNS(self.task.layout))
+        for table in self._cuts():
             rows = slice(first, first + len(table))
             first += len(table)
-            if len(table):
-                columns = {c: table[c] for c in table.column_names if c != "features"}
-                columns |= {k: pa.array(v[rows]) for k, v in own.items()}
-                order = ["user", "start", "split", "home", "work", "cluster", "person"]
-                yield pa.table({c: columns[c] for c in [*order, *(c for c in columns if c not in order)]})
+            columns = {c: table[c] for c in table.column_names if c != "features"}
+            columns |= {k: pa.array(v[rows]) for k, v in own.items()}
+            order = ["user", "start", "split", "home", "work", "cluster", "person"]
+            yield pa.table({c: columns[c] for c in [*order, *(c for c in columns if c not in order)]})
 
 
-def COLUMNS(layout: Layout) -> list[str]:  # noqa: N802
+def _columns(layout: Layout) -> list[str]:
     """Of the table of a shard's sequences."""
     more = ["moments"] if layout.seconds is None else ["observed"]
     return ["user", "start", "home", "work", "features", *more, "cells"]

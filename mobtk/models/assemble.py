@@ -93,6 +93,11 @@ def assemble(recipe: Recipe, mapper: SpatialMapper, steps: int, trait_sizes: Map
         PartMismatch, BadInput: the parts do not fit each other or the data.
     """
     check(recipe)
+    if len(mapper.n_cells) < 2 and load_part("tokenizer", recipe.tokenizer.name).needs_levels:
+        raise PartMismatch(
+            f"tokenizer {recipe.tokenizer.name!r} wants cells with coarser levels, and those of the data have none; prepare "
+            "them with levels, such as --set levels=3 or, for polygons, --set levels=COLUMN"
+        )
     for name in recipe.traits:
         if name not in trait_sizes:
             raise BadInput(f"the data have no trait {name!r}; they have {', '.join(trait_sizes) or 'none'}")

@@ -39,7 +39,7 @@ def _seeded(maker: Callable[[], Any]) -> Any:
 
 
 def _mapper(kind: type[SpatialMapper]) -> SpatialMapper:
-    return kind.fit(*points())
+    return kind.fit(*points(), **kind.example_options)
 
 
 def centres_lie_in_their_cells(kind: type[SpatialMapper]) -> None:

@@ -1,0 +1,85 @@
+"""Figures as pictures that lie within a page: no file beside it, no network."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+BLUE, GREY, RED = "#2b6cb0", "#a0aec0", "#c05621"
+
+
+def picture(figure: Figure) -> str:
+    """A figure as the address of an image."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def axes(width: float = 6.0, height: float = 3.0) -> tuple[Figure, Any]:
+    """An empty figure with one pair of axes."""
+    figure = Figure(figsize=(width, height))
+    ax = figure.add_subplot()
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure, ax
+
+
+def density(lat: NDArray[np.float64], lon: NDArray[np.float64], box: Sequence[float]) -> str:
+    """How many points lie where, on a logarithmic scale; ``box`` is south, west, north, east."""
+    south, west, north, east = box
+    tall, wide = max(north - south, 1e-4), max(east - west, 1e-4)
+    squeeze = max(0.05, np.cos(np.radians((south + north) / 2)))
+    height = float(np.clip(7.0 * tall / (wide * squeeze), 2.5, 9.0))
+    figure, ax = axes(7.0, height)
+    counts, ys, xs = np.histogram2d(lat, lon, bins=(220, 220), range=((south, south + tall), (west, west + wide)))
+    shown = np.ma.masked_equal(counts, 0)
+    mesh = ax.pcolormesh(xs, ys, np.ma.log10(shown), cmap="viridis", rasterized=True)
+    ax.set_aspect(1 / squeeze)
+    ax.set_xlabel("longitude")
+    ax.set_ylabel("latitude")
+    figure.colorbar(mesh, ax=ax, shrink=0.7, label="points, power of ten")
+    return picture(figure)
+
+
+def histogram(values: NDArray[np.float64], label: str, *, logarithmic: bool = False) -> str:
+    """How often which values are."""
+    figure, ax = axes()
+    values = values[np.isfinite(values)]
+    if logarithmic:
+        values = values[values > 0]
+        low, high = (values.min(), max(values.max(), values.min() * 1.01)) if len(values) else (1.0, 10.0)
+        ax.hist(values, bins=np.geomspace(low, high, 60).tolist(), color=BLUE)
+        ax.set_xscale("log")
+    else:
+        ax.hist(values, bins=60, color=BLUE)
+    ax.set_xlabel(label)
+    ax.set_ylabel("how often")
+    return picture(figure)
+
+
+def bars(labels: Sequence[str], values: Sequence[float], label: str) -> str:
+    """A bar for each of some numbers."""
+    figure, ax = axes()
+    ax.bar(range(len(values)), values, color=BLUE)
+    ax.set_xticks(range(len(values)), labels, fontsize=7)
+    ax.set_ylabel(label)
+    return picture(figure)
+
+
+def funnel(steps: Sequence[str], points: Sequence[int], users: Sequence[int]) -> str:
+    """The share of points and users that each step left."""
+    figure, ax = axes(7.0, 0.5 + 0.42 * len(steps))
+    y = np.arange(len(steps))
+    ax.barh(y - 0.2, np.array(points) / max(1, points[0]), 0.36, color=BLUE, label="points")
+    ax.barh(y + 0.2, np.array(users) / max(1, users[0]), 0.36, color=GREY, label="users")
+    for i, (p, u) in enumerate(zip(points, users, strict=True)):
+        ax.text(1.01, i, f"{p:,} points, {u:,} users", va="center", fontsize=8)
+    ax.set_yticks(y, steps, fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("share that is left")
+    ax.legend(loc="lower right", fontsize=8)
+    return picture(figure)

@@ -1,0 +1,61 @@
+"""A page that is whole by itself: text, tables and pictures in one file, readable without a network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+from msgspec import Struct, field
+
+from mobtk._version import __version__
+from mobtk.storage import PathLike, write_text
+
+
+class Section(Struct):
+    """A part of a page.
+
+    Args:
+        title: above it.
+        text: plain words, shown as they are.
+        rows: a table; the first row is its head.
+        pictures: addresses of images, each with a sentence that says what it shows.
+    """
+
+    title: str
+    text: str = ""
+    rows: Sequence[Sequence[Any]] = field(default_factory=list)
+    pictures: Sequence[tuple[str, str]] = field(default_factory=list)
+
+
+TEMPLATE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a202c }
+ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #cbd5e0 }
+ table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto }
+ td, th { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #e2e8f0; vertical-align: top }
+ pre { background: #f7fafc; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: .85rem }
+ figure { margin: 1rem 0 } img { max-width: 100%; height: auto } figcaption, footer { color: #4a5568; font-size: .85rem }
+</style>
+<h1>{{ title }}</h1>
+{% for s in sections %}
+<section><h2>{{ s.title }}</h2>
+{% if s.text %}<pre>{{ s.text }}</pre>{% endif %}
+{% if s.rows %}<table><thead><tr>{% for c in s.rows[0] %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in s.rows[1:] %}<tr>{% for c in row %}<td>{{ c }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>{% endif %}
+{% for image, says in s.pictures %}<figure><img src="{{ image }}" alt="{{ says }}"><figcaption>{{ says }}</figcaption></figure>
+{% endfor %}</section>
+{% endfor %}
+<footer>Made by mobtk {{ version }}.</footer>
+</html>
+"""
+
+
+def write_page(out: PathLike, title: str, sections: Sequence[Section]) -> None:
+    """Write a page, whole or not at all."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(TEMPLATE).render(title=title, sections=sections, version=__version__)
+    write_text(out, page)
