@@ -10,7 +10,9 @@ def mobtk_register(registry: Registry) -> None:
     registry.mapper("grid", "mobtk.mappers.grid:Grid", "Square cells of any size in metres; levels by doubling")
     registry.mapper("h3", "mobtk.mappers.h3:H3", "Uber's hexagons at any resolution; levels are parents")
     registry.mapper("places", "mobtk.mappers.places:Places", "Named places (shops, stops): the nearest one; no levels")
-    registry.mapper("polygons", "mobtk.mappers.polygons:Polygons", "Polygons of your own: districts, zones; levels by column")
+    registry.mapper(
+        "polygons", "mobtk.mappers.polygons:Polygons", "Polygons of your own: districts, zones; levels by column"
+    )
 
     registry.tokenizer("cells", "mobtk.tokenizers.cells:CellTokens", "One token a step: the cell; autoregressive")
     registry.tokenizer("rvq", "mobtk.tokenizers.rvq:ResidualVQ", "Multi-scale residual codes, coarse to fine")

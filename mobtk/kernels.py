@@ -30,7 +30,15 @@ def distance(lat1: NDArray, lon1: NDArray, lat2: NDArray, lon2: NDArray) -> NDAr
 
 @njit(cache=True)
 def all_good(
-    user: NDArray, time: NDArray, lat: NDArray, lon: NDArray, unreadable: int, south: float, west: float, north: float, east: float
+    user: NDArray,
+    time: NDArray,
+    lat: NDArray,
+    lon: NDArray,
+    unreadable: int,
+    south: float,
+    west: float,
+    north: float,
+    east: float,
 ) -> bool:
     """Whether every point has a user, a time and a position within bounds."""
     for i in range(len(user)):
@@ -52,7 +60,7 @@ def add_offsets(time: NDArray, first: int, width: int, offsets: NDArray) -> NDAr
 @njit(cache=True)
 def in_order(user: NDArray, time: NDArray) -> bool:
     """Whether points are sorted by user, then time."""
-    for i in range(1, len(user)):
+    for i in range(1, len(user)):  # noqa: SIM110 - numba wants the loop
         if user[i] < user[i - 1] or (user[i] == user[i - 1] and time[i] < time[i - 1]):
             return False
     return True

@@ -77,7 +77,9 @@ def check_new_file(path: PathLike, replace: bool) -> None:
     """Refuse an output file that exists, unless it may be replaced."""
     path = Path(path)
     if path.exists() and (not replace or not path.is_file()):
-        raise BadInput(f"{path} exists already; choose another name" + (", or replace it with --force" if path.is_file() else ""))
+        raise BadInput(
+            f"{path} exists already; choose another name" + (", or replace it with --force" if path.is_file() else "")
+        )
 
 
 def fingerprint(path: PathLike) -> str:

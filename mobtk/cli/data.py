@@ -66,7 +66,9 @@ reading_options = _together(
     click.option("--encoding", help="Of a text; UTF-8."),
     click.option("--time-unit", help="What numeric times count: ns, us, ms, s, min, h, D, or a duration such as 10ms."),
     click.option("--time-origin", help="The moment they count from, in UTC if it has no offset; 1970."),
-    click.option("--time-format", metavar="FORMAT", help="How times in words are written, such as '%d/%m/%Y %H:%M'; ISO 8601."),
+    click.option(
+        "--time-format", metavar="FORMAT", help="How times in words are written, such as '%d/%m/%Y %H:%M'; ISO 8601."
+    ),
     click.option("--naive", default="UTC", show_default=True, help="Zone of times without an offset."),
     click.option("--scale", type=float, default=1.0, show_default=True, help="Factor that makes degrees, such as 1e-6."),
     click.option("--crs", help="Coordinate system of the positions, such as EPSG:25832; metres: a plane without a place."),
@@ -133,9 +135,11 @@ def prepare(files: tuple[str, ...], pairs: tuple[str, ...], as_json: bool, **opt
 @json_option
 def formats(as_json: bool) -> None:
     """The forms of published data that prepare and check know by themselves."""
-    from mobtk.data.sources import FORMATS
+    from mobtk.data.formats import FORMATS
 
-    text = "\n".join(f"{name:<10}{form.title}" + (f"\n{'':<10}{form.note}" if form.note else "") for name, form in FORMATS.items())
+    text = "\n".join(
+        f"{name:<10}{form.title}" + (f"\n{'':<10}{form.note}" if form.note else "") for name, form in FORMATS.items()
+    )
     show({name: msgspec.to_builtins(form) for name, form in FORMATS.items()}, as_json, text)
 
 
@@ -168,8 +172,8 @@ def info(dataset: str, out: str | None, as_json: bool) -> None:
 @force_option
 @json_option
 def city(
-    out: str, weeks: int, seed: int, mapper: str, pairs: tuple[str, ...], points: bool, every: float, noise: float, order: str,
-    replace: bool, as_json: bool,
+    out: str, weeks: int, seed: int, mapper: str, pairs: tuple[str, ...], points: bool, every: float, noise: float,
+    order: str, replace: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a dataset of the built-in city, or a file of points."""
     from mobtk.data.city import prepare_city, write_points
@@ -193,7 +197,7 @@ def city(
 def check(files: tuple[str, ...], timezone: str | None, rows: int, out: str | None, as_json: bool, **reading: Any) -> None:
     """What are these FILES? Columns, units, zone, faults, and the command that prepares them."""
     from mobtk.data.check import check as look
-    from mobtk.data.sources import Reading
+    from mobtk.data.formats import Reading
 
     report, points = look(list(files), reading=Reading(**reading), timezone=timezone, rows=rows)
     if out is not None:
@@ -221,8 +225,8 @@ def check(files: tuple[str, ...], timezone: str | None, rows: int, out: str | No
 def visits(files: tuple[str, ...], out: str, replace: bool, as_json: bool, **options: Any) -> None:
     """Stays, trips, places, and home and work of the people in FILES of points."""
     from mobtk.data.clean import Rules
+    from mobtk.data.formats import Reading
     from mobtk.data.funnel import Loss, table
-    from mobtk.data.sources import Reading
     from mobtk.data.visits import Staying
     from mobtk.data.visits import visits as find_visits
 
@@ -332,7 +336,12 @@ def list_public(as_json: bool) -> None:
     lines = []
     for name, p in PUBLIC.items():
         way = f"mobtk data fetch {name}" if p.url else p.how
-        lines += [f"{name}: {p.title}", f"    licence  {p.licence} ({p.terms})", f"    get it   {way}", f"    then     {p.then.format('.')}"]
+        lines += [
+            f"{name}: {p.title}",
+            f"    licence  {p.licence} ({p.terms})",
+            f"    get it   {way}",
+            f"    then     {p.then.format('.')}",
+        ]
     show({name: msgspec.to_builtins(p) for name, p in PUBLIC.items()}, as_json, "\n".join(lines))
 
 

@@ -1,10 +1,11 @@
 """What is this file? Columns, units, zone, axes, sampling, faults, and the command that prepares it.
 
-Everything here is a guess with its reason beside it; nothing is changed. Figures are of the rows that were read, which are the
-first and as many pieces spread over the files as are asked for; the report says how many of how many.
+Everything here is a guess with its reason beside it; nothing is changed. Figures are of the rows that were read, which are
+pieces spread over the files up to the number asked for; the report says how many of how many.
 """
 
 import math
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -20,12 +21,10 @@ from numpy.typing import NDArray
 
 from mobtk import kernels
 from mobtk.data.clean import Rules, in_order
+from mobtk.data.formats import COMPONENTS, FORMATS, LATS, LONS, TIMES, USERS, Reading, find_files, find_format
 from mobtk.data.moments import local_seconds, moments, origin_us
 from mobtk.data.points import UNREADABLE, Points, concat
-from mobtk.data.sources import (
-    COMPONENTS, FORMATS, LATS, LONS, TIMES, USERS, Reading, column_names, estimate_rows, find_files, find_format, pieces,
-    read_piece, sample,
-)  # fmt: skip
+from mobtk.data.sources import column_names, estimate_rows, pieces, read_piece, sample
 from mobtk.errors import BadInput
 from mobtk.storage import PathLike
 
@@ -109,7 +108,9 @@ class Report(Struct):
             width = max(len(c.name) for c in self.columns)
             for c in self.columns:
                 missing = f"{c.missing:.1%} missing, " if c.missing else ""
-                lines.append(f"  {c.name:<{width}}  {c.likely or '-':<10} {c.type:<12} {missing}{', '.join(c.examples)}"[:150])
+                lines.append(
+                    f"  {c.name:<{width}}  {c.likely or '-':<10} {c.type:<12} {missing}{', '.join(c.examples)}"[:150]
+                )
             lines.append("")
         if self.users is not None:
             lines.append(f"users      {self.users:,}; points a user (5, 50, 95 %): {_three(self.per_user)}")
@@ -117,7 +118,9 @@ class Report(Struct):
             lines.append(f"time       {self.span[0]} to {self.span[1]} UTC; fewest points at {self.quiet_hour} h local time")
         if self.area is not None:
             s, w, n, e = self.area
-            lines.append(f"area       latitude {s:.4f} to {n:.4f}, longitude {w:.4f} to {e:.4f} (99.8 % of points); {self.timezone}")
+            lines.append(
+                f"area       latitude {s:.4f} to {n:.4f}, longitude {w:.4f} to {e:.4f} (99.8 % of points); {self.timezone}"
+            )
         if self.step is not None:
             lines.append(f"step       seconds between points of a user (5, 50, 95 %): {_three(self.step)}")
             lines.append(f"gaps       {self.gaps:.0%} of the time of a user lies in gaps above an hour")
@@ -125,14 +128,18 @@ class Report(Struct):
         for fault, share in self.faults.items():
             if share:
                 lines.append(f"fault      {share:.3%} of rows {fault}")
-        for c in self.coverage:
+        for kept in self.coverage:
             lines.append(
-                f"coverage   {c['period']:<5} of {c['step']:<6}: {c['users']:.0%} of users keep a sequence at half coverage, "
-                f"{c['sequences']:,} in all"
+                f"coverage   {kept['period']:<5} of {kept['step']:<6}: {kept['users']:.0%} of users keep a sequence at half "
+                f"coverage, {kept['sequences']:,} in all"
             )
         lines += [f"note       {note}" for note in self.notes]
         if self.command:
-            lines += ["", f"preparing all of it takes about {self.memory:.1f} GB and {_duration(self.seconds)} on one core:", ""]
+            lines += [
+                "",
+                f"preparing all of it takes about {self.memory:.1f} GB and {_duration(self.seconds)} on one core:",
+                "",
+            ]
             lines.append(self.command)
         return "\n".join(lines)
 
@@ -155,7 +162,7 @@ def check(
         BadInput: there is nothing to read, or no sense in it, with what was found.
     """
     wish = reading or Reading(format="auto")
-    names = [str(s) for s in ([sources] if isinstance(sources, (str, Path)) else sources)]
+    names = [str(s) for s in ([sources] if isinstance(sources, (str, os.PathLike)) else sources)]
     form = find_format(sources) if wish.format == "auto" else wish.format
     if form not in FORMATS:
         raise BadInput(f"format {form!r} is not one of auto, {', '.join(FORMATS)}")
@@ -173,7 +180,9 @@ def check(
     report.reading = {k: v for k, v in msgspec.to_builtins(known).items() if v is not None}
     if known.user is None or known.time is None or (known.lat is None and known.places is None):
         lacking = [r for r in ("user", "time", "lat", "lon") if getattr(known, r) is None]
-        report.notes.append(f"no column looks like the {' and the '.join(lacking)}; name it with --{lacking[0]} if there is one")
+        report.notes.append(
+            f"no column looks like the {' and the '.join(lacking)}; name it with --{lacking[0]} if there is one"
+        )
         return report, concat([])
     started = time.process_time()
     points, broken = _some(files, known, rows, report)
@@ -237,7 +246,9 @@ def _some(files: Sequence[Path], reading: Reading, rows: int, report: Report) ->
         points = points.take(np.arange(rows))
     report.read = len(points) + broken
     if report.read >= rows or len(parts) < len(every):
-        report.notes.append(f"the figures are of {report.read:,} of about {max(report.rows, report.read):,} rows; --rows reads more")
+        report.notes.append(
+            f"the figures are of {report.read:,} of about {max(report.rows, report.read):,} rows; --rows reads more"
+        )
     else:
         report.rows = report.read
     return points, broken
@@ -400,7 +411,12 @@ def _units_of_place(reading: Reading, values: dict[str, NDArray[np.float64] | No
         return msgspec.structs.replace(reading, lat=reading.lon, lon=reading.lat)
     names = f"{reading.lat} {reading.lon}".lower()
     whole = bool((lat == np.floor(lat)).all())
-    for suffix, scale, unit in (("_mm", 1e-3, "millimetres"), ("_cm", 0.01, "centimetres"), ("_dm", 0.1, "decimetres"), ("_m", 1.0, "metres")):
+    for suffix, scale, unit in (
+        ("_mm", 1e-3, "millimetres"),
+        ("_cm", 0.01, "centimetres"),
+        ("_dm", 0.1, "decimetres"),
+        ("_m", 1.0, "metres"),
+    ):
         if any(part.rstrip("_01").endswith(suffix) for part in names.split()):
             report.notes.append(f"positions are {unit} by their names, of a place nobody tells: they are put on a plane")
             return msgspec.structs.replace(reading, scale=scale, crs="metres")
@@ -411,14 +427,18 @@ def _units_of_place(reading: Reading, values: dict[str, NDArray[np.float64] | No
     if top_lat > 2e4 and top_lon > 2e4 and max(top_lat, top_lon) <= 20_037_509:
         mercator = top_lon > 1.0e6 or top_lat > 1.0e7
         if mercator:
-            report.notes.append("positions are metres of a projection; their size fits Web Mercator (EPSG:3857): look at the map")
+            report.notes.append(
+                "positions are metres of a projection; their size fits Web Mercator (EPSG:3857): look at the map"
+            )
             return msgspec.structs.replace(reading, crs="EPSG:3857")
         report.notes.append(
-            "positions are metres of a projection that their numbers do not tell (UTM, say): give --crs EPSG:...; on a plane "
-            "until then"
+            "positions are metres of a projection that their numbers do not tell (UTM, say): give --crs EPSG:...; on a "
+            "plane until then"
         )
     else:
-        report.notes.append("positions are no degrees; they are taken for metres on a plane: give --crs or --scale if you know")
+        report.notes.append(
+            "positions are no degrees; they are taken for metres on a plane: give --crs or --scale if you know"
+        )
     return msgspec.structs.replace(reading, crs="metres")
 
 
@@ -437,9 +457,20 @@ def _units_of_time(reading: Reading, head: pa.Table, report: Report) -> Reading:
         for unit, low, high in (("s", 1e8, 1e10), ("ms", 1e11, 1e13), ("us", 1e14, 1e16), ("ns", 1e17, 1e19)):
             if low <= top < high and reading.time_origin is None:
                 return msgspec.structs.replace(reading, time_unit=unit)
-        named = {"minute": "min", "_min": "min", "hour": "h", "_h": "h", "day": "D", "_cs": "10ms", "_ms": "ms", "_s": "s", "sec": "s"}
-        unit = next((u for part, u in named.items() if name.lower().endswith(part) or name.lower() == part), None)
-        if unit is None:
+        named = {
+            "minute": "min",
+            "_min": "min",
+            "hour": "h",
+            "_h": "h",
+            "day": "D",
+            "_cs": "10ms",
+            "_ms": "ms",
+            "_s": "s",
+            "sec": "s",
+        }
+        told = next((u for part, u in named.items() if name.lower().endswith(part) or name.lower() == part), None)
+        unit = told or "s"
+        if told is None:
             unit = "D" if 1e4 < top < 1e5 and (numbers != np.floor(numbers)).any() else "s"
         origin = reading.time_origin or ("1899-12-30" if unit == "D" and 2e4 < top < 6e4 else STAND_IN)
         why = {"1899-12-30": ", as spreadsheets do", STAND_IN: ", a Monday that stands for the first day: say the right one"}
@@ -463,7 +494,8 @@ def _units_of_time(reading: Reading, head: pa.Table, report: Report) -> Reading:
 
 
 FORMATS_OF_TIME = (
-    "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%m/%d/%Y %I:%M %p",
+    "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y %I:%M:%S %p",
+    "%m/%d/%Y %I:%M %p",
     "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M",
     "%Y.%m.%d %H:%M:%S", "%a %b %d %H:%M:%S %z %Y", "%Y%m%d%H%M%S", "%Y%m%d %H%M%S", "%b %d, %Y %I:%M:%S %p",
 )  # fmt: skip
@@ -494,7 +526,10 @@ def _look(points: Points, broken: int, report: Report, reading: Reading, timezon
             "have a time that cannot be read": float((depth == 0).sum()) / n,
             "lack a user, a time or a position": float((depth == 1).sum()) / n,
             "have a position that is no latitude and longitude": float((depth == 2).sum()) / n,
-            "are at latitude 0, longitude 0, which mostly means that nothing was measured": float(((lat == 0) & (lon == 0)).sum()) / n,
+            "are at latitude 0, longitude 0, which mostly means that nothing was measured": float(
+                ((lat == 0) & (lon == 0)).sum()
+            )
+            / n,
         }
     good = depth == 3
     if not good.any():
@@ -515,13 +550,15 @@ def _look(points: Points, broken: int, report: Report, reading: Reading, timezon
     uneven = counts.min() < 0.4 * counts.mean() and counts.sum() > 1000 and not (plane or wide or stand_in)
     if uneven and not (0 <= (report.quiet_hour or 0) <= 6) and _naive(reading):
         report.notes.append(
-            f"in {report.timezone} fewest points are at {report.quiet_hour} h, which is odd for a night: if times without an "
-            f"offset are local, give --naive {report.timezone}"
+            f"in {report.timezone} fewest points are at {report.quiet_hour} h, which is odd for a night: if times without "
+            f"an offset are local, give --naive {report.timezone}"
         )
     assert report.span is not None
     years = pd.DatetimeIndex(np.quantile(points.time[good], [0.001, 0.999]).astype("datetime64[us]")).year
     if not stand_in and (years[0] < 1970 or years[1] > pd.Timestamp.now().year + 1):
-        report.notes.append(f"times reach from {report.span[0][:4]} to {report.span[1][:4]}: is the unit or the origin right?")
+        report.notes.append(
+            f"times reach from {report.span[0][:4]} to {report.span[1][:4]}: is the unit or the origin right?"
+        )
 
 
 def _when(points: Points, report: Report, zone: str) -> NDArray[np.int64]:
@@ -606,7 +643,10 @@ def _command(names: Sequence[str], reading: Reading, points: Points, report: Rep
     for name in Reading.__struct_fields__:
         value = getattr(reading, name)
         if value != getattr(base, name) and value is not None and value != "geometry":
-            words += [f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [
+                f"--{name.replace('_', '-')}",
+                ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value),
+            ]
     if report.timezone != "UTC":
         words += ["--timezone", str(report.timezone)]
     words += [] if reading.time == "step" else _filters(points, report)
@@ -688,4 +728,6 @@ def _bytes(n: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    )

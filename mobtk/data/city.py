@@ -183,7 +183,9 @@ def write_points(
         BadInput: for what is no city.
     """
     if order not in ("user", "time") or not 1 <= every <= 3600 or noise < 0:
-        raise BadInput(f"points come every 1 to 3600 s, with noise of 0 m or more, by user or time; not {every:g}, {noise:g}, {order!r}")
+        raise BadInput(
+            f"points come every 1 to 3600 s, with noise of 0 m or more, by user or time; not {every:g}, {noise:g}, {order!r}"
+        )
     check_new_file(out, replace)
     city = make_city(weeks, seed=seed)
     rng = np.random.default_rng((seed, 1))
@@ -191,7 +193,9 @@ def write_points(
     seconds = (np.arange(per_week) * every).astype(np.int64)
     begin = MONDAY + 7 * 86_400 * 2_600 - 8 * 3600  # Beijing is eight hours ahead of UTC
     names = np.char.add("p", np.char.zfill(np.arange(len(city.regime)).astype(str), 6)).astype(object)
-    schema = pa.schema([("user", pa.string()), ("time", pa.timestamp("ms", "UTC")), ("lat", pa.float64()), ("lon", pa.float64())])
+    schema = pa.schema(
+        [("user", pa.string()), ("time", pa.timestamp("ms", "UTC")), ("lat", pa.float64()), ("lon", pa.float64())]
+    )
     written = 0
 
     def table(rows: NDArray[np.int64], steps: NDArray[np.int64]) -> pa.Table:
@@ -203,7 +207,10 @@ def write_points(
         lon = lon + metres[1] / (111_195 * np.cos(np.radians(lat)))
         time = (begin + 7 * 86_400 * np.repeat(city.week[rows], len(steps)) + np.tile(seconds[steps], len(rows))) * 1000
         user = pa.DictionaryArray.from_arrays(pa.array(person.astype(np.int32)), pa.array(names, pa.string()))
-        return pa.table([user.cast(pa.string()), pa.array(time).cast(schema.field("time").type), lat.round(6), lon.round(6)], schema=schema)
+        return pa.table(
+            [user.cast(pa.string()), pa.array(time).cast(schema.field("time").type), lat.round(6), lon.round(6)],
+            schema=schema,
+        )
 
     with new_file(out) as draft, pq.ParquetWriter(draft, schema, compression="zstd", compression_level=1) as sink:
         if order == "user":

@@ -43,7 +43,9 @@ class Rules(Struct, frozen=True):
         if self.bounds is not None:
             south, west, north, east = self.bounds
             if not (-90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east):
-                raise BadInput(f"--bounds are south,west,north,east in degrees, not {','.join(f'{b:g}' for b in self.bounds)}")
+                raise BadInput(
+                    f"--bounds are south,west,north,east in degrees, not {','.join(f'{b:g}' for b in self.bounds)}"
+                )
         for moment in (self.since, self.until):
             origin_us(moment)
 

@@ -150,14 +150,14 @@ def cut(user: NDArray[np.int32], seconds: NDArray[np.int64], cell: NDArray[np.in
         )
 
     keep(np.ones(len(cells), bool))
-    covered = found.observed >= max(1, layout.coverage * length)
+    covered: NDArray[np.bool_] = found.observed >= max(1, layout.coverage * length)
     if layout.day_coverage:
         by_day = (found.cells >= 0).reshape(len(found.cells), -1, layout.per_day).sum(2)
-        covered &= (by_day >= layout.day_coverage * layout.per_day).all(1)
+        covered = covered & (by_day >= layout.day_coverage * layout.per_day).all(axis=1)
     keep(covered)
     gaps = found.cells < 0
     found.cells = fill(found.cells, layout.gaps, layout.max_gap)
-    whole = (found.cells >= 0).all(1)
+    whole: NDArray[np.bool_] = np.asarray((found.cells >= 0).all(axis=1))
     keep(whole, filled=int(gaps[whole].sum()))
     if layout.min_sequences > 1:
         keep(np.bincount(found.owner, minlength=1)[found.owner] >= layout.min_sequences)
@@ -219,10 +219,15 @@ def split_rows(
 
 
 def divide(
-    users: NDArray, ends: NDArray[np.int64], features: NDArray[np.float64], split: str, shares: Sequence[float], clusters: int,
+    users: NDArray,
+    ends: NDArray[np.int64],
+    features: NDArray[np.float64],
+    split: str,
+    shares: Sequence[float],
+    clusters: int,
     seed: int,
-) -> tuple[dict[str, NDArray], list[float], int]:  # fmt: skip
-    """What only all rows together tell: columns ``split``, ``cluster``, ``person``; the cuts in time; the number of people."""
+) -> tuple[dict[str, NDArray], list[float], int]:
+    """What only all rows together tell: columns ``split``, ``cluster``, ``person``; cuts in time; how many people."""
     part, cuts = split_rows(users, ends, split, shares, seed)
     cluster = group(features, part == "train", clusters, seed)
     people, number = np.unique(users.astype(str), return_inverse=True)

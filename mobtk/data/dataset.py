@@ -255,4 +255,3 @@ def list_column(table: pa.Table, name: str) -> NDArray[Any]:
     column = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], table[name].type)
     values = column.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), -1) if len(column) else values.reshape(0, 0)
-

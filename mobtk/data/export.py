@@ -40,7 +40,7 @@ def layer(dataset: Dataset, what: str = "points", level: int = 0) -> geopandas.G
     if not 0 <= level < len(mapper.n_cells):
         raise BadInput(f"mapper {dataset.mapper_spec['name']} has levels 0 to {len(mapper.n_cells) - 1}, not {level}")
     lat, lon = mapper.decode(np.arange(mapper.n_cells[level]), level)
-    cells = mapper.coarsen(dataset.cells.astype(np.int64), level) if level else dataset.cells
+    cells = mapper.coarsen(dataset.cells.astype(np.int64), level)
     return {"points": _points, "lines": _lines, "stays": _stays, "od": _flows}[what](dataset, cells, lat, lon)
 
 
@@ -63,7 +63,9 @@ def export(dataset: Dataset, out: PathLike, *, what: str = "points", level: int 
             draft.unlink()  # these drivers refuse a file that is there, and go by its ending
             ending = draft.with_name(draft.name + path.suffix)
             try:
-                frame.to_file(ending, driver={".gpkg": "GPKG", ".geojson": "GeoJSON"}[path.suffix], layer=what, engine="pyogrio")
+                frame.to_file(
+                    ending, driver={".gpkg": "GPKG", ".geojson": "GeoJSON"}[path.suffix], layer=what, engine="pyogrio"
+                )
                 ending.replace(draft)
             finally:
                 ending.unlink(missing_ok=True)

@@ -96,7 +96,8 @@ PUBLIC: dict[str, Public] = {
         "CC BY 4.0",
         "https://archive.ics.uci.edu/dataset/339",
         "Moreira-Matias et al. 2013, Predicting taxi-passenger demand using streaming data, IEEE Trans. ITS 14(3)",
-        "mobtk data prepare {}/train.csv -o porto --timezone Europe/Lisbon --max-speed 200 --bounds=41.0,-8.8,41.3,-8.4 --period day",
+        "mobtk data prepare {}/train.csv -o porto --timezone Europe/Lisbon --max-speed 200 "
+        "--bounds=41.0,-8.8,41.3,-8.4 --period day",
         url="https://archive.ics.uci.edu/static/public/339/taxi+service+trajectory+prediction+challenge+ecml+pkdd+2015.zip",
         checksum="sha256:a33e2a5e145607ae2bad0db5d21b7548c88b7e0f9db1ce15839f24c4c61f8c76",
     ),
@@ -145,7 +146,9 @@ def fetch(name: str, out: PathLike, *, agree: bool = False, source: Public | Non
     """
     public = source or find(name)
     if public.url is None:
-        raise BadInput(f"{name} cannot be fetched by a program: {public.how}, from {public.terms}; then: {public.then.format('.')}")
+        raise BadInput(
+            f"{name} cannot be fetched by a program: {public.how}, from {public.terms}; then: {public.then.format('.')}"
+        )
     if not agree:
         raise BadInput(f"{name} is under this licence: {public.licence} ({public.terms}); read it, and agree with --agree")
     folder = Path(out)
@@ -163,7 +166,10 @@ def fetch(name: str, out: PathLike, *, agree: bool = False, source: Public | Non
         raise BadInput(f"{file} cannot be fetched: {first_line(error)}; try again, it goes on where it stopped") from None
     if file.suffix == ".zip":
         _unpack(file, folder)
-    write_text(folder / "SOURCE.json", msgspec.json.format(msgspec.json.encode({"name": name, **msgspec.to_builtins(public)})).decode())
+    write_text(
+        folder / "SOURCE.json",
+        msgspec.json.format(msgspec.json.encode({"name": name, **msgspec.to_builtins(public)})).decode(),
+    )
     return public.then.format(folder)
 
 
@@ -183,9 +189,10 @@ def _download(url: str, file: Path, name: str) -> None:
             begin = 0
         length = answer.headers.get("Content-Length")
         total = begin + int(length) if length else None
-        with part.open("ab" if begin else "wb") as sink, tqdm(
-            total=total, initial=begin, desc=name, unit="B", unit_scale=True, delay=2
-        ) as bar:
+        with (
+            part.open("ab" if begin else "wb") as sink,
+            tqdm(total=total, initial=begin, desc=name, unit="B", unit_scale=True, delay=2) as bar,
+        ):
             while block := answer.read(1 << 20):
                 sink.write(block)
                 bar.update(len(block))

@@ -34,7 +34,9 @@ def moments(
     kind = times.type
     if pa.types.is_dictionary(kind):
         times, kind = pc.cast(times, kind.value_type), kind.value_type
-    given = pc.is_valid(times).to_numpy(zero_copy_only=False) if isinstance(times, pa.Array) else pc.is_valid(times).to_numpy()
+    given = (
+        pc.is_valid(times).to_numpy(zero_copy_only=False) if isinstance(times, pa.Array) else pc.is_valid(times).to_numpy()
+    )
     if pa.types.is_null(kind):
         return np.full(len(times), MISSING)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):

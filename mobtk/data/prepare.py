@@ -20,13 +20,13 @@ from mobtk.contracts import SpatialMapper
 from mobtk.data.clean import Rules
 from mobtk.data.cut import MONDAY, Cut, Layout, check_split, cut, divide
 from mobtk.data.dataset import Dataset, Info, fixed_list, list_column
+from mobtk.data.formats import Reading
 from mobtk.data.funnel import Loss
 from mobtk.data.moments import check_zone, local_seconds
 from mobtk.data.points import user_rank
 from mobtk.data.shards import Workers, work_folder
-from mobtk.data.sources import Reading
-from mobtk.data.traits import home_and_work, movement
 from mobtk.data.tracks import Source, Tracks, collect, plan
+from mobtk.data.traits import home_and_work, movement
 from mobtk.errors import BadInput
 from mobtk.options import call
 from mobtk.plugins import registry
@@ -113,7 +113,9 @@ def prepare(
         BadInput: with one sentence that says what would have worked. Nothing is written then.
     """
     given = locals()
-    settings = {k: v for k, v in given.items() if k not in ("files", "out", "replace", "workers", "scheduler") and v is not None}
+    settings = {
+        k: v for k, v in given.items() if k not in ("files", "out", "replace", "workers", "scheduler") and v is not None
+    }
     settings |= {k: list(v) for k, v in settings.items() if isinstance(v, tuple)}
     if places is not None:
         settings["places"] = str(places)

@@ -45,9 +45,10 @@ class Store:
             self._memory[name] = (tables, note)
             return
         for kind in {tuple(t.column_names): t.schema for t in tables}.values():
-            with new_file(self._path(name, kind.names)) as draft, pa.ipc.new_file(
-                draft, kind, options=pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-            ) as sink:
+            with (
+                new_file(self._path(name, kind.names)) as draft,
+                pa.ipc.new_file(draft, kind, options=pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)) as sink,
+            ):
                 for table in tables:
                     if table.column_names == kind.names:
                         batches = table.combine_chunks().to_batches()
@@ -184,7 +185,9 @@ def work_folder(out: Path, plan: Any) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "job.json", written)
     except OSError as error:
-        raise BadInput(f"cannot write {folder}: {error.strerror}; free some space or choose a folder you may write to") from None
+        raise BadInput(
+            f"cannot write {folder}: {error.strerror}; free some space or choose a folder you may write to"
+        ) from None
     try:
         yield folder
     except MobtkError:

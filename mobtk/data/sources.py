@@ -1,13 +1,9 @@
-"""Files of points in any form: what they are, the pieces they are read in, and the points in a piece.
+"""Files of points of any form: the pieces they are read in, and the points in a piece.
 
 A piece is small enough for memory and is read by itself, here or in another process; the same files give the same pieces.
 """
 
-import glob
-import gzip
-import io
 import math
-import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -22,225 +18,41 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pyproj
-from msgspec import Struct
 from numpy.typing import NDArray
 
+from mobtk.data.formats import (
+    COMPONENTS,
+    FORMATS,
+    GEO,
+    HEAD,
+    LATS,
+    LONS,
+    PARQUET,
+    PLANE,
+    TEXT,
+    TIMES,
+    USERS,
+    Reading,
+    Span,
+    find_files,
+    find_format,
+    first_bytes,
+    is_numeric,
+    is_utf16,
+    kind_of,
+    unreadable,
+)
 from mobtk.data.moments import moments, origin_us
 from mobtk.data.points import MISSING, Points, concat
-from mobtk.errors import BadInput, first_line
+from mobtk.data.text import BLOCK, SPLITTABLE, parse_text, text_blocks, text_layout, wanted_columns
+from mobtk.errors import BadInput
 from mobtk.storage import PathLike
 
-BLOCK = 48 << 20
-"""Bytes of a piece of text."""
 ROWS = 1_000_000
 """Rows of a piece of Parquet, about."""
-HEAD = 1 << 20
-"""Bytes in which the header of a text must end."""
-
-USERS = (
-    "user", "user_id", "userid", "uid", "individual-local-identifier", "device_id", "deviceid", "device", "vehicle_id",
-    "vehicleid", "vehicle", "taxi_id", "taxiid", "taxi", "cab_id", "cab", "person_id", "person", "agent_id", "agent", "imei",
-    "maid", "track_id", "trackid", "trajectory_id", "traj_id", "trip_id", "trip", "tid", "id", "row",
-)  # fmt: skip
-TIMES = (
-    "time", "timestamp", "datetime", "date_time", "tracked_at", "utc_time", "utctime", "utc", "time_utc", "gps_time",
-    "gpstime", "event_time", "checkin_time", "check-in_time", "ts", "t", "date", "unixtime", "epoch", "minute", "second",
-)  # fmt: skip
-LATS = ("lat", "latitude", "location-lat", "location_lat", "gps_lat")
-LONS = ("lon", "lng", "long", "longitude", "location-long", "location_long", "location-lon", "gps_lon", "gps_lng")
-PLANE = "+proj=aeqd +lat_0=0 +lon_0=0 +units=m"
-"""Metres about a place that stands for one that nobody tells."""
-COMPONENTS = ("year", "month", "day", "hour", "minute", "second")
-
-
-class Reading(Struct, frozen=True, omit_defaults=True):
-    """How the rows of a file become points. Everything has a default; what is ``None`` is found by name or by looking.
-
-    Args:
-        format: name of one of :data:`FORMATS`.
-        user: column that says who; several joined by commas are one name; ``@file`` and ``@folder`` take the name of the
-            file or of its folder.
-        time: column that says when; or ``year,month,day,...`` of those.
-        lat, lon: columns of the position; y and x where there is a ``crs``.
-        accuracy: column of the accuracy, metres.
-        columns: names of the columns of a text without a header.
-        separator, decimal, encoding: of a text.
-        time_unit: what numeric times count: ``ns us ms s min h D`` or a duration such as ``10ms``.
-        time_origin: the moment they count from, in UTC if it has no offset; 1970.
-        time_format: how times in words are written, as for ``strptime``; ISO 8601.
-        naive: zone of times without an offset, an IANA name.
-        scale: factor that makes degrees, or the units of the ``crs``.
-        crs: coordinate system of the positions, such as ``EPSG:25832``; ``metres`` for a plane without a place.
-        places: table that gives positions to ids of places.
-        place: the id column in both.
-    """
-
-    format: str = "table"
-    user: str | None = None
-    time: str | None = None
-    lat: str | None = None
-    lon: str | None = None
-    accuracy: str | None = None
-    columns: tuple[str, ...] | None = None
-    separator: str | None = None
-    decimal: str = "."
-    encoding: str | None = None
-    time_unit: str | None = None
-    time_origin: str | None = None
-    time_format: str | None = None
-    naive: str = "UTC"
-    scale: float = 1.0
-    crs: str | None = None
-    places: str | None = None
-    place: str | None = None
-
-
-class Format(Struct, frozen=True):
-    """A form in which points are published.
-
-    Args:
-        title: what it is.
-        pattern: file names in a folder of it.
-        preset: fields of :class:`Reading` that it fixes.
-        note: what one should know of it.
-    """
-
-    title: str
-    pattern: tuple[str, ...]
-    preset: dict[str, Any]
-    note: str = ""
-
-
-TEXT = (".csv", ".tsv", ".txt", ".dat", ".plt")
-PARQUET = (".parquet", ".geoparquet", ".pq")
-GEO = (".gpkg", ".geojson", ".shp", ".fgb", ".gpx", ".json")
-TABLES = (*TEXT, *PARQUET, *GEO, ".npz")
-
-FORMATS: dict[str, Format] = {
-    "table": Format("a table with a row a point", TABLES, {}),
-    "geolife": Format(
-        "GeoLife (Microsoft Research Asia): Data/USER/Trajectory/*.plt",
-        (".plt",),
-        {"user": "@geolife", "time": "day,clock", "lat": "lat", "lon": "lon", "separator": ",",
-         "columns": ("lat", "lon", "zero", "altitude_feet", "days", "day", "clock")},
-        "times are GMT; people live in and around Beijing: --timezone Asia/Shanghai",
-    ),
-    "tsmc2014": Format(
-        "Foursquare check-ins of Yang et al. 2014 (dataset_TSMC2014_NYC.txt, _TKY.txt)",
-        (".txt",),
-        {"user": "user", "time": "utc_time", "lat": "lat", "lon": "lon", "separator": "\t", "encoding": "latin-1",
-         "time_format": "%a %b %d %H:%M:%S %z %Y",
-         "columns": ("user", "venue", "category_id", "category", "lat", "lon", "offset", "utc_time")},
-        "check-ins: --step event --mapper places --split time; --timezone America/New_York or Asia/Tokyo",
-    ),
-    "snap": Format(
-        "Gowalla or Brightkite check-ins as SNAP has them (loc-*_totalCheckins.txt)",
-        (".txt",),
-        {"user": "user", "time": "time", "lat": "lat", "lon": "lon", "separator": "\t",
-         "columns": ("user", "time", "lat", "lon", "venue")},
-        "check-ins of the whole world: --bounds around one city, --step event --mapper places --split time",
-    ),
-    "yjmob": Format(
-        "YJMob100K (Yabe et al. 2024): uid,d,t,x,y",
-        (".csv",),
-        {"user": "uid", "time": "d,t", "lat": "y", "lon": "x", "scale": 500.0, "crs": "metres",
-         "time_origin": "2000-01-03"},
-        "a city that is not named: cells of 500 m on a plane, days counted from a Monday that stands for day 0; use "
-        "--set size=500 --step 30min",
-    ),
-    "t-drive": Format(
-        "T-Drive taxis (Microsoft Research Asia): id,datetime,lon,lat in a file a taxi",
-        (".txt",),
-        {"user": "user", "time": "time", "lat": "lat", "lon": "lon", "separator": ",", "naive": "Asia/Shanghai",
-         "columns": ("user", "time", "lon", "lat")},
-        "times are of Beijing: --timezone Asia/Shanghai",
-    ),
-    "porto": Format(
-        "Porto taxis (ECML/PKDD 2015): a trip a row, POLYLINE with a position every 15 s",
-        (".csv",),
-        {"user": "TAXI_ID", "time": "TIMESTAMP", "lat": "POLYLINE", "lon": "POLYLINE", "separator": ","},
-        "times are UTC: --timezone Europe/Lisbon",
-    ),
-    "gpx": Format(
-        "GPX tracks: a file a user",
-        (".gpx",),
-        {"user": "@file", "time": "time", "lat": "lat", "lon": "lon"},
-        "the name of the file says who",
-    ),
-}  # fmt: skip
-
-
-class Span(Struct, frozen=True):
-    """A part of a file: bytes of a text, row groups of Parquet, or all of it where ``last`` is -1."""
-
-    file: str
-    first: int = 0
-    last: int = -1
 
 
 Piece = tuple[Span, ...]
-
-
-def find_files(sources: PathLike | Sequence[PathLike], pattern: Sequence[str] = TABLES) -> list[Path]:
-    """The files that are meant: each may be a file, a folder (searched whole) or a glob.
-
-    Raises:
-        BadInput: one is nothing, or holds no file of the kind.
-    """
-    found: list[Path] = []
-    for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
-        path = Path(source)
-        if path.is_dir():
-            names = (f for f in path.rglob("*") if f.is_file() and not f.name.startswith((".", "_")) and _kind(f) in pattern)
-            inside = sorted(f for f in names if f.name.lower() not in ("readme.txt", "labels.txt"))
-            if not inside:
-                raise BadInput(f"folder {path} holds no file that ends in {', '.join(pattern)}")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            matches = sorted(Path(m) for m in glob.glob(str(path), recursive=True) if Path(m).is_file())
-            if not matches:
-                raise BadInput(f"{path} is not a file{', and no file is like it' if glob.has_magic(str(path)) else ''}")
-            found += matches
-    if not found:
-        raise BadInput("no file is named; give a file, a folder or a pattern such as 'points/*.csv'")
-    for file in found:
-        if not file.is_file():
-            raise BadInput(f"{file} is not a file")
-        if not file.stat().st_size:
-            raise BadInput(f"{file} is empty")
-        with file.open("rb") as head:
-            start = head.read(4)
-        if start == b"PK\x03\x04" and _kind(file) != ".npz":
-            raise BadInput(f"{file} is a zip archive: unpack it, and give what was in it")
-    return list(dict.fromkeys(found))
-
-
-def find_format(sources: PathLike | Sequence[PathLike]) -> str:
-    """Which of :data:`FORMATS` the files have, by their names and first lines."""
-    file = find_files(sources)[0]
-    kind = _kind(file)
-    if kind == ".gpx":
-        return "gpx"
-    if kind not in TEXT:
-        return "table"
-    lines = [line for line in _first_bytes(file).split(b"\n")[:8] if line.strip()]
-    head = [line.decode("latin-1").rstrip("\r") for line in lines]
-    if kind == ".plt" and head[:1] == ["Geolife trajectory"]:
-        return "geolife"
-    if head[0].replace('"', "").split(",")[:5] == ["uid", "d", "t", "x", "y"]:
-        return "yjmob"
-    if "POLYLINE" in head[0] and "TIMESTAMP" in head[0]:
-        return "porto"
-    tabs, commas = head[0].split("\t"), head[0].split(",")
-    if len(tabs) == 8 and tabs[7].endswith(tuple(str(y) for y in range(2009, 2020))) and "+0000" in tabs[7]:
-        return "tsmc2014"
-    if len(tabs) == 5 and tabs[1].endswith("Z") and "T" in tabs[1] and _is_number(tabs[2]) and _is_number(tabs[3]):
-        return "snap"
-    if len(commas) == 4 and commas[0].isdigit() and len(commas[1]) == 19 and all(map(_is_number, commas[2:])):
-        return "t-drive"
-    return "table"
 
 
 def settle(sources: PathLike | Sequence[PathLike], wish: Reading) -> tuple[list[Path], Reading]:
@@ -309,7 +121,7 @@ def _column(file: Path, columns: Sequence[str], role: str, told: str | None, usu
 def _unit(head: pa.Table, reading: Reading) -> str | None:
     """What numeric times count, where their size says so."""
     time = str(reading.time)
-    if time not in head.column_names or not _is_numeric(head[time].type):
+    if time not in head.column_names or not is_numeric(head[time].type):
         return None
     values = head[time].drop_null().to_numpy()
     if not len(values):
@@ -326,7 +138,7 @@ def _unit(head: pa.Table, reading: Reading) -> str | None:
 
 def column_names(file: Path, reading: Reading) -> list[str]:
     """Names of the columns of a file."""
-    kind = _kind(file)
+    kind = kind_of(file)
     try:
         if kind in PARQUET:
             return list(pq.read_schema(file).names)
@@ -334,16 +146,16 @@ def column_names(file: Path, reading: Reading) -> list[str]:
             return _npz(file, 0, 1).column_names
         if kind in GEO:
             return list(_geo(file, reading, 1).columns)
-        return _text(file, reading).names
+        return text_layout(file, reading).names
     except BadInput:
         raise
     except Exception as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
 
 
 def sample(file: Path, reading: Reading, rows: int) -> pa.Table:
     """The first rows of a file as they are."""
-    kind = _kind(file)
+    kind = kind_of(file)
     try:
         if kind in PARQUET:
             batches = pq.ParquetFile(file).iter_batches(batch_size=rows)
@@ -354,27 +166,27 @@ def sample(file: Path, reading: Reading, rows: int) -> pa.Table:
         if kind in GEO:
             frame = _geo(file, reading, rows)
             return pa.Table.from_pandas(pd.DataFrame(frame.drop(columns="geometry", errors="ignore")), preserve_index=False)
-        text = _text(file, reading)
-        head = _first_bytes(file, max(HEAD, 400 * rows))
+        text = text_layout(file, reading)
+        head = first_bytes(file, max(HEAD, 400 * rows))
         whole = head if len(head) < max(HEAD, 400 * rows) else head[: head.rfind(b"\n") + 1]
         lines = whole.decode(text.encoding, "replace").splitlines(keepends=True)[text.skip : text.skip + rows]
-        return _parse("".join(lines).encode(), text, None, [])
+        return parse_text("".join(lines).encode(), text, None, file, [])
     except BadInput:
         raise
     except Exception as error:
-        raise _unreadable(file, error) from None
+        raise unreadable(file, error) from None
 
 
 def estimate_rows(files: Iterable[Path], reading: Reading) -> int:
     """How many rows there are, about: exact for Parquet, by the length of the first lines for text."""
     total, text_bytes, sampled, lines = 0, 0, 0, 0
     for file in files:
-        kind = _kind(file)
+        kind = kind_of(file)
         if kind in PARQUET:
             try:
                 total += pq.read_metadata(file).num_rows
             except Exception as error:
-                raise _unreadable(file, error) from None
+                raise unreadable(file, error) from None
         elif kind in GEO:
             total += file.stat().st_size // 60
         elif kind == ".npz":
@@ -382,7 +194,7 @@ def estimate_rows(files: Iterable[Path], reading: Reading) -> int:
         else:
             text_bytes += file.stat().st_size * (6 if file.suffix == ".gz" else 1)
             if sampled < HEAD:
-                head = _first_bytes(file, 1 << 16)
+                head = first_bytes(file, 1 << 16)
                 sampled += len(head)
                 lines += head.count(b"\n") + 1
     if text_bytes:
@@ -417,19 +229,21 @@ def pieces(files: Sequence[Path], reading: Reading) -> list[Piece]:
 
 def _spans(file: Path, size: int, reading: Reading) -> Iterator[tuple[Span, float]]:
     """Parts of a file, and how much of a piece each fills."""
-    kind = _kind(file)
+    kind = kind_of(file)
     if kind in PARQUET:
         try:
             meta = pq.read_metadata(file)
         except Exception as error:
-            raise _unreadable(file, error) from None
+            raise unreadable(file, error) from None
         first, rows = 0, 0
         for group in range(meta.num_row_groups):
             rows += meta.row_group(group).num_rows
             if rows >= ROWS or group + 1 == meta.num_row_groups:
                 yield Span(str(file), first, group + 1), rows / ROWS
                 first, rows = group + 1, 0
-    elif kind in TEXT and file.suffix != ".gz" and (reading.encoding or "utf-8").lower() in SPLITTABLE and not _bom16(file):
+    elif (
+        kind in TEXT and file.suffix != ".gz" and (reading.encoding or "utf-8").lower() in SPLITTABLE and not is_utf16(file)
+    ):
         for first in range(0, size, BLOCK):
             yield Span(str(file), first, min(size, first + BLOCK)), min(size - first, BLOCK) / BLOCK
     else:
@@ -451,13 +265,13 @@ def read_piece(piece: Piece, reading: Reading) -> tuple[Points, int]:
         except (MemoryError, RecursionError):
             raise
         except Exception as error:
-            raise _unreadable(Path(span.file), error) from None
+            raise unreadable(Path(span.file), error) from None
     return (parts[0] if len(parts) == 1 else concat(parts)), broken[0]
 
 
 def _read_span(span: Span, reading: Reading, broken: list[int]) -> Iterator[Points]:
     file = Path(span.file)
-    kind = _kind(file)
+    kind = kind_of(file)
     if kind in PARQUET:
         if reading.lat == "geometry":
             yield _points(_geoparquet(file, span), reading, file)
@@ -469,34 +283,11 @@ def _read_span(span: Span, reading: Reading, broken: list[int]) -> Iterator[Poin
     elif kind == ".npz":
         yield _points(_npz(file, 0, None), reading, file)
     else:
-        text = _text(file, reading)
-        for block in _blocks(file, span, text):
-            table = _parse(block, text, reading, broken)
+        text = text_layout(file, reading)
+        for block in text_blocks(file, span, text):
+            table = parse_text(block, text, reading, file, broken)
             if len(table):
                 yield from _polylines(table, reading) if reading.format == "porto" else [_points(table, reading, file)]
-
-
-def _wanted(reading: Reading, present: Sequence[str], file: Path) -> list[str]:
-    """The columns to read of a file."""
-    columns: list[str] = []
-    for role in ("user", "time", "lat", "lon", "accuracy", "place"):
-        told = getattr(reading, role)
-        if told is None or told.startswith("@") or (told == "geometry" and role in ("lat", "lon")):
-            continue
-        if reading.places is not None and role in ("lat", "lon"):
-            continue
-        parts = [told] if told in present else told.split(",")
-        for part in parts:
-            if part not in present:
-                raise BadInput(
-                    f"{file} has no column {part!r} for the {role}; it has {', '.join(map(str, present))}: name the right "
-                    f"one with --{role}"
-                )
-        columns += parts
-    return list(dict.fromkeys(columns))
-
-
-# ---------------------------------------------------------------------------------------------------------- tables
 
 
 def _points(table: pa.Table, reading: Reading, file: Path) -> Points:
@@ -586,7 +377,7 @@ def _floats(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
     """Numbers; NaN where there is none, or something that is none."""
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
-    if _is_numeric(column.type):
+    if is_numeric(column.type):
         return np.asarray(column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(False), np.float64)
     if pa.types.is_null(column.type):
         return np.full(len(column), np.nan)
@@ -622,13 +413,10 @@ def _ids(column: pa.ChunkedArray) -> pd.Index:
     return pd.Index(pc.cast(column, pa.string()).to_pandas())
 
 
-# --------------------------------------------------------------------------------------------------------- Parquet
-
-
 def _parquet(file: Path, span: Span, reading: Reading) -> pa.Table:
     """Wanted columns of some row groups."""
     source = pq.ParquetFile(file)
-    columns = _wanted(reading, source.schema_arrow.names, file)
+    columns = wanted_columns(reading, source.schema_arrow.names, file)
     last = source.num_row_groups if span.last < 0 else span.last
     if not source.metadata.num_rows:
         raise BadInput(f"{file} has a header but no rows")
@@ -636,12 +424,12 @@ def _parquet(file: Path, span: Span, reading: Reading) -> pa.Table:
 
 
 def _has_geometry(file: Path) -> bool:
-    kind = _kind(file)
+    kind = kind_of(file)
     if kind in PARQUET:
         try:
             return b"geo" in (pq.read_schema(file).metadata or {})
         except Exception as error:
-            raise _unreadable(file, error) from None
+            raise unreadable(file, error) from None
     return kind in GEO
 
 
@@ -658,7 +446,7 @@ def _geo(file: Path, reading: Reading, rows: int | None) -> Any:
     """A file of points that GDAL reads."""
     import geopandas
 
-    layer = {"layer": "track_points"} if _kind(file) == ".gpx" else {}
+    layer = {"layer": "track_points"} if kind_of(file) == ".gpx" else {}
     frame = geopandas.read_file(file, engine="pyogrio", max_features=rows, **layer)
     if "geometry" not in frame or not hasattr(frame, "geometry"):
         raise BadInput(f"{file} holds no positions")
@@ -676,151 +464,6 @@ def _degrees(frame: Any, file: Path) -> pd.DataFrame:
     return plain.assign(lat=shapes.y, lon=shapes.x)
 
 
-# ------------------------------------------------------------------------------------------------------------ text
-
-SPLITTABLE = ("utf-8", "utf8", "utf-8-sig", "ascii", "latin-1", "latin1", "iso-8859-1", "cp1252", "windows-1252")
-
-
-class Text(Struct, frozen=True):
-    """How a text is laid out: what parts its columns, their names, and the lines before the first row."""
-
-    separator: str
-    names: list[str]
-    skip: int
-    encoding: str
-    decimal: str
-
-
-@lru_cache(maxsize=4096)
-def _text(file: Path, reading: Reading) -> Text:
-    """The layout of a text, by its first lines."""
-    head = _first_bytes(file)
-    encoding = reading.encoding or ("utf-16" if _bom16(file) else "utf-8-sig")
-    try:
-        words = head.decode(encoding)
-    except LookupError:
-        raise BadInput(f"--encoding {encoding!r} is unknown; try utf-8, latin-1 or utf-16") from None
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:
-            told = f"not in {encoding}" if reading.encoding else "not UTF-8"
-            raise BadInput(
-                f"{file} is {told} (byte {head[error.start]:#04x} in its first lines); say what it is with --encoding, "
-                "such as latin-1"
-            ) from None
-        words = head.decode(encoding, "ignore")
-    if "\x00" in words[:4096]:
-        raise BadInput(f"{file} is no text: it holds zero bytes; is it of another kind than its name says?")
-    lines = words.splitlines()
-    if len(lines) <= 1 and len(head) >= HEAD:
-        raise BadInput(f"{file}: its first line is longer than {HEAD >> 20} MB; it is no table of points")
-    blank = next((i for i, line in enumerate(lines) if line.strip()), None)
-    if blank is None:
-        raise BadInput(f"{file} is empty")
-    if reading.format == "geolife":
-        return Text(",", list(reading.columns or ()), 6, encoding, ".")
-    first = lines[blank]
-    separator = reading.separator or _separator(first)
-    separator = {"tab": "\t", "space": " ", "\\t": "\t"}.get(separator, separator)
-    if len(separator) != 1:
-        raise BadInput(f"--separator is one character, or tab or space, not {separator!r}")
-    fields = [f.strip().strip('"') for f in first.split(separator)]
-    if reading.columns is not None:
-        if len(fields) != len(reading.columns):
-            raise BadInput(f"{file} has {len(fields)} columns, and {len(reading.columns)} are named: {','.join(fields)}")
-        return Text(separator, list(reading.columns), blank, encoding, reading.decimal)
-    if sum(map(_is_number, fields)) >= max(1, len(fields) // 2) and reading.format == "table":
-        raise BadInput(
-            f"{file} has no header (its first line is {first[:80]!r}); name its columns with --columns, such as "
-            f"{','.join(['user', 'time', 'lat', 'lon', *(f'c{i}' for i in range(5, 99))][: len(fields)])}"
-        )
-    return Text(separator, fields, blank + 1, encoding, reading.decimal)
-
-
-def _separator(line: str) -> str:
-    """What parts the columns, by one line."""
-    best = max(",;\t|", key=line.count)
-    return best if line.count(best) else " "
-
-
-def _blocks(file: Path, span: Span, text: Text) -> Iterator[bytes]:
-    """Whole lines of a part of a text, in UTF-8, without the header."""
-    whole = span.last < 0
-    if not whole:
-        with file.open("rb") as source:
-            begin = span.first
-            if begin == 0:
-                for _ in range(text.skip):
-                    source.readline()
-            else:
-                source.seek(begin - 1)
-                source.readline()
-            begin = source.tell()
-            data = source.read(max(0, span.last - begin)) if begin < span.last else b""
-            if data and not data.endswith(b"\n"):
-                data += source.readline()
-        yield _recoded(data, text, file)
-        return
-    opened: Any = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
-    with io.TextIOWrapper(opened, encoding=text.encoding, newline="\n") as lines:
-        for _ in range(text.skip):
-            lines.readline()
-        while block := lines.read(BLOCK // 4):
-            yield (block + lines.readline()).encode()
-
-
-def _recoded(data: bytes, text: Text, file: Path) -> bytes:
-    if text.encoding in ("utf-8", "utf-8-sig", "ascii", "utf8"):
-        return data
-    return data.decode(text.encoding).encode()
-
-
-def _parse(block: bytes, text: Text, reading: Reading | None, broken: list[int]) -> pa.Table:
-    """Rows of a block of lines; of all columns where there is no reading."""
-    use = _wanted(reading, text.names, Path("the file")) if reading is not None else text.names
-    if reading is not None and reading.format == "porto":
-        use = ["TAXI_ID", "TIMESTAMP", "POLYLINE"]
-    if not block.strip():
-        return pa.table({c: pa.array([], pa.string()) for c in use})
-    names = _distinct(text.names)
-    if text.separator == " ":
-        block = b"\n".join(b" ".join(line.split()) for line in block.splitlines())
-
-    def count(row: Any) -> str:
-        if broken:
-            broken[0] += 1
-        return "skip"
-
-    types: dict[str, pa.DataType] = {}
-    if reading is not None:
-        words = [c for c in str(reading.user).split(",") if c in use] + ([reading.place] if reading.place else [])
-        types = {c: pa.dictionary(pa.int32(), pa.string()) for c in words}
-        if reading.format == "geolife":
-            types |= {"day": pa.string(), "clock": pa.string()}
-    try:
-        return pyarrow.csv.read_csv(
-            io.BytesIO(block),
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, column_names=names, block_size=len(block) + 1),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=text.separator, invalid_row_handler=count),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=use, column_types=types, strings_can_be_null=True, decimal_point=text.decimal
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if "UTF8" in str(error) or "utf" in str(error).lower():
-            raise BadInput("it holds bytes that are not UTF-8; say what it is with --encoding, such as latin-1") from None
-        raise
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names without repetition: a second ``x`` is no column that anybody can name."""
-    seen: dict[str, int] = {}
-    out = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        out.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return out
-
-
 def _polylines(table: pa.Table, reading: Reading) -> Iterator[Points]:
     """Trips of a row with their positions every 15 s, as points."""
     lines = [msgspec.json.decode(line or "[]", type=list[tuple[float, float]]) for line in table["POLYLINE"].to_pylist()]
@@ -834,9 +477,6 @@ def _polylines(table: pa.Table, reading: Reading) -> Iterator[Points]:
     yield Points(names, np.repeat(user, lengths), time, xy[:, 1].copy(), xy[:, 0].copy())
 
 
-# ------------------------------------------------------------------------------------------------------------- npz
-
-
 def _npz(file: Path, first: int, rows: int | None) -> pa.Table:
     """Arrays of a numpy archive as a table.
 
@@ -848,15 +488,16 @@ def _npz(file: Path, first: int, rows: int | None) -> pa.Table:
             with archive.open(member) as array:
                 version = np.lib.format.read_magic(array)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, kind = read(array)
-                if math.prod(shape) * kind.itemsize > member.file_size or member.file_size > 4 << 30:
-                    raise ValueError(f"array {member.filename} says it has the shape {shape}")
+                claimed, _, kind = read(array)
+                if math.prod(claimed) * kind.itemsize > member.file_size or member.file_size > 4 << 30:
+                    raise ValueError(f"array {member.filename} says it has the shape {claimed}")
+    shape: tuple[int, ...]
     arrays = dict(np.load(file, allow_pickle=False))
     if "lengths" in arrays:
         lengths = arrays.pop("lengths").astype(np.int64)
         total = int(lengths.sum())
         arrays = {k: v for k, v in arrays.items() if len(v) == total}
-        shape: tuple[int, ...] = (total,)
+        shape = (total,)
         row = np.repeat(np.arange(len(lengths)), lengths)
         step = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     else:
@@ -875,43 +516,3 @@ def _npz(file: Path, first: int, rows: int | None) -> pa.Table:
             columns |= {f"{name}_{i}": values[..., i].ravel() for i in range(rest[0])}
     stop = None if rows is None else first + rows
     return pa.table({k: v[first:stop] for k, v in columns.items()})
-
-
-# --------------------------------------------------------------------------------------------------------- helpers
-
-
-def _kind(file: Path) -> str:
-    """How a name ends, without the ``.gz`` of a compressed text."""
-    name = file.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
-
-
-def _first_bytes(file: Path, size: int = HEAD) -> bytes:
-    opened: Any = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
-    try:
-        with opened as source:
-            return bytes(source.read(size))
-    except (OSError, EOFError) as error:
-        raise _unreadable(file, error) from None
-
-
-@lru_cache(maxsize=4096)
-def _bom16(file: Path) -> bool:
-    with file.open("rb") as source:
-        return source.read(2) in (b"\xff\xfe", b"\xfe\xff")
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _unreadable(file: Path, error: BaseException) -> BadInput:
-    return BadInput(f"{file} cannot be read: {first_line(error)}; is it complete?")

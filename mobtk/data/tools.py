@@ -1,6 +1,7 @@
 """Datasets out of datasets: a sample, another split, several in one; and whether one that somebody sent is sound."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -18,7 +19,13 @@ from mobtk.storage import PathLike, fingerprint
 
 
 def sample(
-    dataset: Dataset, out: PathLike, *, users: int | None = None, share: float | None = None, seed: int = 0, replace: bool = False
+    dataset: Dataset,
+    out: PathLike,
+    *,
+    users: int | None = None,
+    share: float | None = None,
+    seed: int = 0,
+    replace: bool = False,
 ) -> Dataset:
     """A dataset of some users drawn at random, with all their sequences, in the splits they were in.
 
@@ -41,7 +48,9 @@ def sample(
     keep = np.isin(dataset.users.astype(str), chosen)
     table = dataset.to_arrow().filter(pa.array(keep))
     person = np.unique(table["user"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
-    told = Loss("sample", n, int(keep.sum()) * dataset.info.steps, int(keep.sum()), f"{len(names) - n:,} users were not drawn")
+    told = Loss(
+        "sample", n, int(keep.sum()) * dataset.info.steps, int(keep.sum()), f"{len(names) - n:,} users were not drawn"
+    )
     return _write(dataset, out, table, {"person": person.astype(np.int32)}, [told], [dataset], replace, persons=n)
 
 
@@ -79,8 +88,8 @@ def merge(
         for what in ("step", "steps"):
             if getattr(other.info, what) != getattr(first.info, what):
                 raise BadInput(
-                    f"{other.path} has {other.info.steps} steps of {other.info.step}, {first.path} has {first.info.steps} of "
-                    f"{first.info.step}; prepare them alike"
+                    f"{other.path} has {other.info.steps} steps of {other.info.step}, {first.path} has "
+                    f"{first.info.steps} of {first.info.step}; prepare them alike"
                 )
         if other.mapper_spec != first.mapper_spec:
             raise BadInput(
@@ -152,8 +161,8 @@ class Finding(Struct):
 def validate(path: PathLike, *, sent: str | None = None) -> list[Finding]:
     """Whether a dataset folder is sound, complete and as it was written.
 
-    Hashes find what changed on the way. Against somebody who changes data and hashes alike only the fingerprint helps, told by
-    another road: ``mobtk data info`` prints it.
+    Hashes find what changed on the way. Against somebody who changes data and hashes alike only the fingerprint helps,
+    told by another road: ``mobtk data info`` prints it.
 
     Args:
         path: the folder.
@@ -174,7 +183,9 @@ def validate(path: PathLike, *, sent: str | None = None) -> list[Finding]:
     for name, recorded in (("sequences.parquet", info.sha256), ("mapper.json", info.mapper_sha256)):
         actual = fingerprint(dataset.path / name)
         hold(f"{name} is as it was written", actual == recorded, actual[:16] if recorded else "no hash was recorded")
-    others = sorted(f.name for f in dataset.path.iterdir() if f.name not in ("dataset.toml", "mapper.json", "sequences.parquet"))
+    others = sorted(
+        f.name for f in dataset.path.iterdir() if f.name not in ("dataset.toml", "mapper.json", "sequences.parquet")
+    )
     hold("nothing else lies in the folder", not others, ", ".join(others[:5]) or "nothing")
     try:
         n_cells = dataset.mapper().n_cells[0]
@@ -187,7 +198,7 @@ def validate(path: PathLike, *, sent: str | None = None) -> list[Finding]:
     if not rows:
         return found
     hold("sequences have the length that is told", cells.shape == (rows, info.steps), f"{cells.shape[1]} steps")
-    hold("every cell is one of the mapper's", 0 <= cells.min() and cells.max() < n_cells, f"{cells.min()} to {cells.max()}")
+    hold("every cell is one of the mapper's", cells.min() >= 0 and cells.max() < n_cells, f"{cells.min()} to {cells.max()}")
     splits = {s: len(dataset.rows(s)) for s in SPLITS}
     hold("rows of each split are as told", splits == info.split, ", ".join(f"{v:,} {k}" for k, v in splits.items()))
     if not info.cuts:
@@ -196,9 +207,13 @@ def validate(path: PathLike, *, sent: str | None = None) -> list[Finding]:
         hold("no user is in two splits", not both, f"{both:,} are")
     for name, size in info.trait_sizes.items():
         values = dataset.column(name)
-        hold(f"trait {name!r} is within its size", 0 <= values.min() and values.max() < size, f"{values.min()} to {values.max()}")
+        hold(
+            f"trait {name!r} is within its size",
+            values.min() >= 0 and values.max() < size,
+            f"{values.min()} to {values.max()}",
+        )
     points = [loss.points for loss in info.funnel]
-    hold("its funnel only narrows", all(b <= a for a, b in zip(points, points[1:], strict=False)), f"{len(points)} steps")
+    hold("its funnel only narrows", all(b <= a for a, b in pairwise(points)), f"{len(points)} steps")
     return found
 
 
@@ -227,4 +242,3 @@ def card(dataset: Dataset) -> dict[str, Any]:
     if "observed" in dataset.to_arrow().column_names:
         told["steps_observed"] = float(dataset.column("observed").mean() / i.steps)
     return told
-

@@ -17,10 +17,11 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from mobtk.data.clean import Rules
+from mobtk.data.formats import Reading
 from mobtk.data.funnel import Loss
 from mobtk.data.points import MISSING, Points, concat, user_hash
 from mobtk.data.shards import Store, Workers
-from mobtk.data.sources import Piece, Reading, estimate_rows, pieces, read_piece, settle
+from mobtk.data.sources import Piece, estimate_rows, pieces, read_piece, sample, settle
 from mobtk.errors import BadInput
 from mobtk.storage import PathLike
 
@@ -161,7 +162,9 @@ class Tracks:
         users = np.sum([n["users"] for n in notes], axis=0)
         funnel = [Loss("read", int(users[0]), int(reached[0]) + broken)]
         if broken:
-            funnel.append(Loss("whole lines", int(users[0]), int(reached[0]), why=f"{broken:,} lines have too few or many columns"))
+            funnel.append(
+                Loss("whole lines", int(users[0]), int(reached[0]), why=f"{broken:,} lines have too few or many columns")
+            )
         for i, (step, why) in enumerate(steps):
             lost = int(reached[i] - reached[i + 1])
             if step == "complete" and lost:
@@ -189,8 +192,6 @@ class Tracks:
 
 def _time_hint(tracks: Tracks) -> str:
     """What a time that cannot be read looks like."""
-    from mobtk.data.sources import sample
-
     source = tracks.source
     try:
         column = sample(Path(source.files[0][0]), source.reading, 100)[str(source.reading.time)]
@@ -277,7 +278,9 @@ def _track(tracks: Tracks, s: int) -> None:
     del parts
     steps = len(rules.row_steps())
     points, counts = rules.clean(points)
-    box = [float(v) for v in (points.lat.min(), points.lon.min(), points.lat.max(), points.lon.max())] if len(points) else None
+    box = (
+        [float(v) for v in (points.lat.min(), points.lon.min(), points.lat.max(), points.lon.max())] if len(points) else None
+    )
     note = {
         "users": np.bincount(seen[seen >= 0], minlength=steps + 1)[::-1].cumsum()[::-1].tolist(),
         "counts": counts,

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from mobtk import kernels
 from mobtk._version import __version__
 from mobtk.data.clean import Rules, in_order
+from mobtk.data.formats import Reading
 from mobtk.data.funnel import Loss
 from mobtk.data.moments import check_zone, local_seconds
 from mobtk.data.points import Points, user_rank
 from mobtk.data.shards import Workers
-from mobtk.data.sources import Reading
 from mobtk.data.tracks import Tracks, collect, plan
 from mobtk.errors import BadInput
 from mobtk.geo import EARTH_KM

@@ -13,7 +13,11 @@ from mobtk.contracts import Cells, Degrees, SpatialMapper
 from mobtk.errors import BadInput, first_line
 
 LARGEST = 200_000
-EXAMPLE = [shapely.box(116.29 + 0.03 * i, 39.89 + 0.025 * j, 116.32 + 0.03 * i, 39.915 + 0.025 * j) for i in range(4) for j in range(4)]
+EXAMPLE = [
+    shapely.box(116.29 + 0.03 * i, 39.89 + 0.025 * j, 116.32 + 0.03 * i, 39.915 + 0.025 * j)
+    for i in range(4)
+    for j in range(4)
+]
 
 
 @final
@@ -33,9 +37,7 @@ class Polygons(SpatialMapper):
         "groups": [[i // 2 for i in range(16)], [i // 8 for i in range(16)]],
     }
 
-    def __init__(
-        self, polygons: Sequence[str], groups: Sequence[Sequence[int]] = (), names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, polygons: Sequence[str], groups: Sequence[Sequence[int]] = (), names: Sequence[str] = ()) -> None:
         try:
             shapes = shapely.from_wkt(np.asarray(polygons, object))
         except (shapely.errors.GEOSException, TypeError) as error:
@@ -70,6 +72,7 @@ class Polygons(SpatialMapper):
         levels: Sequence[str] | str = (),
         polygons: Sequence[str] | None = None,
         groups: Sequence[Sequence[int]] = (),
+        **options: Any,
     ) -> "Polygons":
         """The polygons of a file, whatever the points.
 
@@ -82,7 +85,7 @@ class Polygons(SpatialMapper):
             polygons, groups: given directly instead.
         """
         if polygons is not None:
-            return cls(polygons, groups)
+            return cls(polygons, groups, **options)
         if file is None:
             raise BadInput("mapper 'polygons' wants a file of polygons: --set file=zones.gpkg")
         frame = _read(Path(file), layer)
@@ -97,7 +100,7 @@ class Polygons(SpatialMapper):
                 raise BadInput(f"{file}: column {column!r} does not say of every polygon which unit it is in")
             units.append(np.unique(frame[column].astype(str), return_inverse=True)[1].tolist())
         names = frame[name].astype(str).tolist() if name is not None else []
-        return cls([shapely.to_wkt(g, rounding_precision=9) for g in frame.geometry], units, names)
+        return cls([shapely.to_wkt(g, rounding_precision=9) for g in frame.geometry], units, names, **options)
 
     def config(self) -> dict[str, Any]:
         """See :class:`~mobtk.contracts.SpatialMapper`."""
@@ -162,7 +165,7 @@ def _read(file: Path, layer: str | None) -> geopandas.GeoDataFrame:
         raise BadInput(f"{file}: row {wrong[0]} of {len(frame)} is {kind}, not a polygon (as {len(wrong)} are)")
     if frame.crs is None:
         west, south, east, north = frame.total_bounds
-        if not (-180 <= west and east <= 180 and -90 <= south and north <= 90):
+        if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
             raise BadInput(f"{file} does not say its coordinate system and holds no degrees; add one (a .prj, say)")
         frame = frame.set_crs(4326)
     frame = frame.to_crs(4326)

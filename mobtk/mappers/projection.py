@@ -1,4 +1,4 @@
-"""A projection as polynomials over a small area: an order of magnitude faster than PROJ, and as exact as its error is known."""
+"""A projection as polynomials over a small area: several times faster than PROJ, and as exact as is asked for."""
 
 import numpy as np
 import pyproj
@@ -48,7 +48,12 @@ class FastProjection:
         )
 
     def cells(
-        self, lat: NDArray[np.float64], lon: NDArray[np.float64], origin: tuple[float, float], size: float, shape: tuple[int, int]
+        self,
+        lat: NDArray[np.float64],
+        lon: NDArray[np.float64],
+        origin: tuple[float, float],
+        size: float,
+        shape: tuple[int, int],
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row-major cells of points, -1 outside; and which lie within a millimetre of a border, or outside the area."""
         box = (self.south, self.west, self.north, self.east)

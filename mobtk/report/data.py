@@ -29,7 +29,9 @@ def check_page(report: Report, points: Points, out: PathLike) -> None:
     if report.columns:
         sections.append(Section("Columns", rows=columns))
     if len(points) and report.area is not None:
-        sections.append(Section("Where", pictures=[(figures.density(points.lat, points.lon, report.area), "points by position")]))
+        sections.append(
+            Section("Where", pictures=[(figures.density(points.lat, points.lon, report.area), "points by position")])
+        )
         sections.append(Section("When", pictures=_times(points, report)))
         sections.append(Section("Sampling", pictures=_sampling(points)))
     write_page(out, f"{' '.join(report.source)}: what is it?", sections)
@@ -57,7 +59,9 @@ def _sampling(points: Points) -> list[tuple[str, str]]:
         moving = (step > 0) & (metres > 0)
         found.append((figures.histogram(step, "seconds", logarithmic=True), "time between successive points of a user"))
         speeds = metres[moving] / step[moving] * 3.6
-        found.append((figures.histogram(speeds, "km/h", logarithmic=True), "speed between successive points, where they differ"))
+        found.append(
+            (figures.histogram(speeds, "km/h", logarithmic=True), "speed between successive points, where they differ")
+        )
     return found
 
 
@@ -68,7 +72,9 @@ def dataset_page(dataset: Dataset, out: PathLike) -> None:
     facts = [("what", "is"), *((k.replace("_", " "), _plain(v)) for k, v in told.items() if k not in hidden)]
     losses = dataset.info.funnel
     steps = [("step", "users", "points", "sequences", "what was lost")]
-    steps += [(f.step, f"{f.users:,}", f"{f.points:,}", "" if f.sequences is None else f"{f.sequences:,}", f.why) for f in losses]
+    steps += [
+        (f.step, f"{f.users:,}", f"{f.points:,}", "" if f.sequences is None else f"{f.sequences:,}", f.why) for f in losses
+    ]
     drawn = figures.funnel([f.step for f in losses], [f.points for f in losses], [f.users for f in losses])
     lat, lon = dataset.mapper().decode(np.arange(dataset.mapper().n_cells[0]))
     cells = dataset.cells.ravel()

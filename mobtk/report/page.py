@@ -46,7 +46,8 @@ TEMPLATE = """<!doctype html>
 {% if s.rows %}<table><thead><tr>{% for c in s.rows[0] %}<th scope="col">{{ c }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in s.rows[1:] %}<tr>{% for c in row %}<td>{{ c }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table>{% endif %}
-{% for image, says in s.pictures %}<figure><img src="{{ image }}" alt="{{ says }}"><figcaption>{{ says }}</figcaption></figure>
+{% for image, says in s.pictures %}<figure><img src="{{ image }}" alt="{{ says }}">
+<figcaption>{{ says }}</figcaption></figure>
 {% endfor %}</section>
 {% endfor %}
 <footer>Made by mobtk {{ version }}.</footer>

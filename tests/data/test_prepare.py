@@ -252,8 +252,16 @@ BAD = {
     ),
     "one user": (lambda p: p[p["user"] == "u0"], {}, "needs three users and there is 1 left; use --split time"),
     "one point": (lambda p: p.iloc[:1], {}, "no week of any user is covered"),
-    "all times missing": (lambda p: p.assign(time=None), {}, r"rows lack a user \(0\), a time \(4,032\) or a position \(0\)"),
-    "all positions missing": (lambda p: p.assign(lat=np.nan), {}, r"lack a user \(0\), a time \(0\) or a position \(4,032\)"),
+    "all times missing": (
+        lambda p: p.assign(time=None),
+        {},
+        r"rows lack a user \(0\), a time \(4,032\) or a position \(0\)",
+    ),
+    "all positions missing": (
+        lambda p: p.assign(lat=np.nan),
+        {},
+        r"lack a user \(0\), a time \(0\) or a position \(4,032\)",
+    ),
     "no times": (
         lambda p: p.assign(time="yesterday"),
         {},
