@@ -205,6 +205,8 @@ def find_format(sources: PathLike | Sequence[PathLike]) -> str:
         return "table"
     lines = [line for line in first_bytes(file).split(b"\n")[:8] if line.strip()]
     head = [line.decode("latin-1").rstrip("\r") for line in lines]
+    if not head:
+        return "table"
     if kind == ".plt" and head[:1] == ["Geolife trajectory"]:
         return "geolife"
     if head[0].replace('"', "").split(",")[:5] == ["uid", "d", "t", "x", "y"]:
@@ -261,3 +263,9 @@ def is_numeric(kind: pa.DataType) -> bool:
 def unreadable(file: Path, error: BaseException) -> BadInput:
     """The sentence for a file that a library does not read."""
     return BadInput(f"{file} cannot be read: {first_line(error)}; is it complete?")
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The names of columns, or the first of very many."""
+    shown = [str(n)[:40] for n in names[:30]]
+    return ", ".join(shown) + (f" and {len(names) - 30:,} more" if len(names) > 30 else "")

@@ -40,6 +40,7 @@ from mobtk.data.formats import (
     is_numeric,
     is_utf16,
     kind_of,
+    some_names,
     unreadable,
 )
 from mobtk.data.moments import moments, origin_us
@@ -103,7 +104,7 @@ def _column(file: Path, columns: Sequence[str], role: str, told: str | None, usu
         if not missing and role in ("user", "time"):
             return told
         raise BadInput(
-            f"{file} has no column {missing[0]!r} for the {role}; it has {', '.join(map(str, columns))}: name the right "
+            f"{file} has no column {missing[0]!r} for the {role}; it has {some_names(columns)}: name the right "
             f"one with --{role}"
         )
     lower = {c.lower().strip(): c for c in reversed(columns)}
@@ -114,7 +115,7 @@ def _column(file: Path, columns: Sequence[str], role: str, told: str | None, usu
         return ",".join(lower[c] for c in COMPONENTS if c in lower)
     raise BadInput(
         f"{file} has no column {usual[0]!r} for the {role}, nor one of another usual name; it has "
-        f"{', '.join(map(str, columns))}: name the right one with --{role}, or try: mobtk data check {file}"
+        f"{some_names(columns)}: name the right one with --{role}, or try: mobtk data check {file}"
     )
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 from msgspec import Struct
 
-from mobtk.data.formats import HEAD, Reading, Span, first_bytes, is_number, is_utf16
+from mobtk.data.formats import HEAD, Reading, Span, first_bytes, is_number, is_utf16, some_names
 from mobtk.errors import BadInput
 
 BLOCK = 48 << 20
@@ -174,7 +174,7 @@ def wanted_columns(reading: Reading, present: Sequence[str], file: Path) -> list
         for part in parts:
             if part not in present:
                 raise BadInput(
-                    f"{file} has no column {part!r} for the {role}; it has {', '.join(map(str, present))}: name the right "
+                    f"{file} has no column {part!r} for the {role}; it has {some_names(present)}: name the right "
                     f"one with --{role}"
                 )
         columns += parts

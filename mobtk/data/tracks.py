@@ -196,7 +196,7 @@ def _time_hint(tracks: Tracks) -> str:
     try:
         column = sample(Path(source.files[0][0]), source.reading, 100)[str(source.reading.time)]
         first = next((str(v) for v in column.to_pylist() if v is not None), "nothing")
-    except (KeyError, BadInput):
+    except (KeyError, BadInput, ValueError, OverflowError):
         return ""
     written = source.reading.time_format
     wrong = "ISO 8601: say how it is written with --time-format, such as '%d/%m/%Y %H:%M'"
