@@ -4,7 +4,6 @@ import glob
 import gzip
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +238,6 @@ def first_bytes(file: Path, size: int = HEAD) -> bytes:
         raise unreadable(file, error) from None
 
 
-@lru_cache(maxsize=4096)
 def is_utf16(file: Path) -> bool:
     """Whether a text begins with the mark of UTF-16."""
     with file.open("rb") as source:

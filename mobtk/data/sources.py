@@ -388,11 +388,9 @@ def _floats(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=2)
-def _spot_table(reading: Reading) -> pd.DataFrame:
-    """Positions of the places, by id."""
+def _spot_table(reading: Reading, changed: int) -> pd.DataFrame:
+    """Positions of the places, by id, as the table was when it last changed."""
     file = Path(str(reading.places))
-    if not file.is_file():
-        raise BadInput(f"{file} is not a file; --places wants a table of ids and positions")
     own = Reading(separator=reading.separator, decimal=reading.decimal, encoding=reading.encoding)
     columns = column_names(file, own)
     lat = _column(file, columns, "lat", reading.lat if reading.lat in columns else None, LATS)
@@ -406,7 +404,10 @@ def _spot_table(reading: Reading) -> pd.DataFrame:
 
 
 def _spots(ids: pa.ChunkedArray, reading: Reading) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    found = _spot_table(reading).reindex(_ids(ids))
+    file = Path(str(reading.places))
+    if not file.is_file():
+        raise BadInput(f"{file} is not a file; --places wants a table of ids and positions")
+    found = _spot_table(reading, file.stat().st_mtime_ns).reindex(_ids(ids))
     return found["lat"].to_numpy() * reading.scale, found["lon"].to_numpy() * reading.scale
 
 

@@ -3,7 +3,6 @@
 import gzip
 import io
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ class Text(Struct, frozen=True):
     decimal: str
 
 
-@lru_cache(maxsize=4096)
 def text_layout(file: Path, reading: Reading) -> Text:
     """The layout of a text, by its first lines."""
     head = first_bytes(file)
