@@ -1,13 +1,18 @@
 """Speed on this machine: one thread, per second of processor time, so that a busy machine distorts it little."""
 
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from mobtk.data.city import CRS, ORIGIN, make_city
+from mobtk.data.city import CRS, ORIGIN, make_city, write_points
+from mobtk.data.prepare import prepare
+from mobtk.data.visits import find_stays
 from mobtk.mappers.grid import Grid
 from mobtk.metrics.individual import dailyloc_jsd, distance_jsd, duration_jsd, profile, radius_jsd
 from mobtk.models.assemble import assemble
@@ -56,6 +61,38 @@ def generation(weeks: int = 64) -> dict[str, float]:
         "batch 1, weeks per core-second": 1 / _seconds(lambda: model.generate(traits[:1], 1)),
         f"batch {len(cells)}, weeks per core-second": len(cells) / _seconds(lambda: model.generate(traits, len(cells))),
     }
+
+
+def preparation(weeks: int = 100) -> dict[str, float]:
+    """Rows per core-second from files to hourly cells and to stays, beside pandas' way; points of the city every minute."""
+    options: dict[str, Any] = {"timezone": "Asia/Shanghai", "replace": True}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = write_points(folder / "p.parquet", weeks=weeks)
+        frame = pd.read_parquet(folder / "p.parquet")
+        frame.to_csv(folder / "p.csv", index=False)
+        frame.sample(frac=1, random_state=0).to_parquet(folder / "mixed.parquet")
+
+        def by_pandas() -> None:
+            """The most visited cell of each hour of each person, by groups of pandas."""
+            table = pd.read_parquet(folder / "p.parquet").drop_duplicates(["user", "time"])
+            mapper = Grid.fit(table["lat"], table["lon"])
+            table["cell"] = mapper.encode(table["lat"], table["lon"])
+            table["time"] = table["time"].dt.tz_convert("Asia/Shanghai").dt.floor("h")
+            counts = table.groupby(["user", "time", "cell"], observed=True).size()
+            counts.sort_values(ascending=False).groupby(["user", "time"]).head(1)
+
+        def prepared(file: str) -> Callable[[], Any]:
+            return lambda: prepare(folder / file, folder / "out", **options)
+
+        return {
+            "points": float(rows),
+            "prepare, Parquet, rows per core-second": rows / _seconds(prepared("p.parquet")),
+            "prepare, Parquet in no order": rows / _seconds(prepared("mixed.parquet")),
+            "prepare, CSV": rows / _seconds(prepared("p.csv")),
+            "pandas groups, Parquet": rows / _seconds(by_pandas, 1),
+            "stays, points per core-second": rows / _seconds(lambda: find_stays(frame)),
+        }
 
 
 def _city(weeks: int) -> tuple[Any, Grid]:

@@ -6,13 +6,18 @@ from mobtk.cli import json_option, show
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["metrics", "tokenizer", "generation"]), default="metrics")
-@click.option("--weeks", type=click.IntRange(min=2), help="Of the city: 10,000, or 256 (tokenizer), 64 (generation).")
+@click.argument("what", type=click.Choice(["metrics", "preparation", "tokenizer", "generation"]), default="metrics")
+@click.option(
+    "--weeks",
+    type=click.IntRange(min=2),
+    help="Of the city: 10,000, or 100 (preparation), 256 (tokenizer), 64 (generation).",
+)
 @json_option
 def bench(what: str, weeks: int | None, as_json: bool) -> None:
     """Measure speed on this machine, in one thread, per second of processor time.
 
-    metrics: weeks per core-second for the four individual metrics. tokenizer and generation: at M-STAR's reference
+    metrics: weeks per core-second for the four individual metrics. preparation: rows per core-second from files of
+    points, 10,080 a week, beside pandas. tokenizer and generation: at M-STAR's reference
     sizes (470 tokens a week, 4096 codes, width 256), with fresh weights.
     """
     from mobtk import benchmarks
