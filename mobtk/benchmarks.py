@@ -3,6 +3,8 @@
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +84,20 @@ def preparation(weeks: int = 100) -> dict[str, float]:
             counts = table.groupby(["user", "time", "cell"], observed=True).size()
             counts.sort_values(ascending=False).groupby(["user", "time"]).head(1)
 
+        some = frame[frame["user"].isin(frame["user"].unique()[: max(1, len(frame["user"].unique()) // 10)])]
+
+        def by_movingpandas() -> None:
+            """Trajectories of a tenth of the people, thinned to a point an hour."""
+            import movingpandas
+
+            points = some.assign(time=some["time"].dt.tz_localize(None))
+            lines = movingpandas.TrajectoryCollection(points, "user", t="time", x="lon", y="lat")
+            movingpandas.MinTimeDeltaGeneralizer(lines).generalize(tolerance=timedelta(hours=1))
+
         def prepared(file: str) -> Callable[[], Any]:
             return lambda: prepare(folder / file, folder / "out", **options)
 
-        return {
+        found = {
             "points": float(rows),
             "prepare, Parquet, rows per core-second": rows / _seconds(prepared("p.parquet")),
             "prepare, Parquet in no order": rows / _seconds(prepared("mixed.parquet")),
@@ -93,6 +105,9 @@ def preparation(weeks: int = 100) -> dict[str, float]:
             "pandas groups, Parquet": rows / _seconds(by_pandas, 1),
             "stays, points per core-second": rows / _seconds(lambda: find_stays(frame)),
         }
+        if find_spec("movingpandas"):
+            found["movingpandas, a point an hour, from memory"] = len(some) / _seconds(by_movingpandas, 1)
+        return found
 
 
 def _city(weeks: int) -> tuple[Any, Grid]:

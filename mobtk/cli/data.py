@@ -114,10 +114,11 @@ worker_options = _together(
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--name", help="Name of the dataset.")
 @click.option("--licence", default="not stated", help="Licence of the data, for the record.")
+@click.option("--page", metavar="FILE.html", help="Write the card as a page, too, with the funnel drawn and a map.")
 @worker_options
 @force_option
 @json_option
-def prepare(files: tuple[str, ...], pairs: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def prepare(files: tuple[str, ...], pairs: tuple[str, ...], page: str | None, as_json: bool, **options: Any) -> None:
     """Make a dataset of FILES: tables with a row a point, in files, folders or globs, or a published format.
 
     \b
@@ -128,7 +129,7 @@ def prepare(files: tuple[str, ...], pairs: tuple[str, ...], as_json: bool, **opt
     from mobtk.data.prepare import prepare as prepare_files
 
     dataset = prepare_files(list(files), mapper_options=settings(pairs), **options)
-    _show(dataset, as_json)
+    _show(dataset, as_json, page)
 
 
 @data.command()
@@ -151,12 +152,7 @@ def info(dataset: str, out: str | None, as_json: bool) -> None:
     """The card of a DATASET: what it holds, where it is from, what its preparation lost."""
     from mobtk.data.dataset import Dataset
 
-    opened = Dataset(dataset)
-    if out is not None:
-        from mobtk.report.data import dataset_page
-
-        dataset_page(opened, out)
-    _show(opened, as_json)
+    _show(Dataset(dataset), as_json, out)
 
 
 @data.command()
@@ -358,10 +354,14 @@ def fetch(name: str, out: str | None, agree: bool, as_json: bool) -> None:
     show({"path": out or name, "then": then}, as_json, f"{out or name} is there; prepare it with:\n{then}")
 
 
-def _show(dataset: Any, as_json: bool) -> None:
+def _show(dataset: Any, as_json: bool, page: str | None = None) -> None:
     from mobtk.data.funnel import table
     from mobtk.data.tools import card
 
+    if page is not None:
+        from mobtk.report.data import dataset_page
+
+        dataset_page(dataset, page)
     told = card(dataset)
     s, w, n, e = told["area"]
     people = ", ".join(f"{rows:,} {part} ({told['users_by_split'][part]:,} users)" for part, rows in told["split"].items())

@@ -159,3 +159,10 @@ def _from_zone(local: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
     index = pd.DatetimeIndex(np.where(good, local, 0).view("datetime64[us]"))
     utc = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent="shift_forward").tz_convert("UTC")
     return np.where(good, utc.tz_localize(None).as_unit("us").asi8, local)
+
+
+def zone_at(lat: float, lon: float) -> str:
+    """The time zone at a position."""
+    from tzfpy import get_tz
+
+    return str(get_tz(lon, lat) or "Etc/UTC")

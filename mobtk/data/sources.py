@@ -355,7 +355,10 @@ def _who(table: pa.Table, reading: Reading, file: Path) -> tuple[NDArray[np.int3
     gone = np.array([n is None or n == "" for n in names], bool)
     if gone.any():
         user[gone[user] & (user >= 0)] = -1
-        names[gone] = ""
+    used = np.bincount(user + 1, minlength=len(names) + 1)[1:] > 0
+    if not used.all():  # a category without rows is no user
+        code = np.cumsum(used, dtype=np.int32) - 1
+        user, names = np.where(user >= 0, code[user], np.int32(-1)), names[used]
     return user, names
 
 
@@ -417,7 +420,7 @@ def _ids(column: pa.ChunkedArray) -> pd.Index:
 
 def _parquet(file: Path, span: Span, reading: Reading) -> pa.Table:
     """Wanted columns of some row groups."""
-    source = pq.ParquetFile(file)
+    source = pq.ParquetFile(file, read_dictionary=[str(reading.user)])
     columns = wanted_columns(reading, source.schema_arrow.names, file)
     last = source.num_row_groups if span.last < 0 else span.last
     if not source.metadata.num_rows:

@@ -147,3 +147,12 @@ def test_rules_for_rows_and_tracks():
     assert kept.time.tolist() == [], "a track of three minutes has no middle"
     with pytest.raises(BadInput, match="--bounds are south,west,north,east"):
         Rules(bounds=(1.0, 0.0, 0.0, 1.0)).check()
+
+
+def test_a_category_without_rows_is_no_user(tmp_path):
+    time = pd.date_range("2024-01-01", periods=7 * 24 * 2, freq="30min", tz="UTC")
+    table = pd.concat(pd.DataFrame({"user": u, "time": time, "lat": 40.0, "lon": 116.0}) for u in "abcdefghijkl")
+    table["user"] = pd.Categorical(table["user"], categories=list("zyxabcdefghijklm"))
+    table.to_parquet(tmp_path / "p.parquet")
+    funnel = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d").info.funnel
+    assert {loss.users for loss in funnel} == {12}

@@ -34,9 +34,26 @@ def test_a_new_split_and_a_merge(city, tmp_path):
         merge([city, again], tmp_path / "m")
     both = merge([city, again], tmp_path / "m2", prefix=True) if city.info.name != again.info.name else None
     assert both is None, "datasets of one name cannot be told apart by it"
-    parts = [sample(city, tmp_path / f"part{i}", users=15, seed=i) for i in (0, 1)]
-    mine = np.setdiff1d(parts[1].users, parts[0].users)
-    assert len(mine), "two draws are not the same people"
+
+
+def test_parts_merged_are_the_whole(city, tmp_path):
+    import shutil
+
+    parts = []
+    for i, name in enumerate(("north", "south")):
+        shutil.copytree(city.path, tmp_path / name)
+        file = tmp_path / name / "dataset.toml"
+        file.write_text(file.read_text().replace(f'name = "{city.info.name}"', f'name = "{name}"', 1))
+        parts.append(sample(mobtk.Dataset(tmp_path / name), tmp_path / f"part{i}", users=20, seed=i))
+    both = merge(parts, tmp_path / "m", prefix=True)
+    assert len(both) == len(parts[0]) + len(parts[1]) and both.info.trait_sizes["person"] == 40
+    for part, name in zip(parts, ("north", "south"), strict=True):
+        mine = np.char.startswith(both.users.astype(str), name)
+        theirs = dict(zip(zip(part.users, part.to_pandas()["start"], strict=True), part.cells.tolist(), strict=True))
+        starts = both.to_pandas()["start"][mine]
+        found = zip((u.split("/", 1)[-1] for u in both.users[mine]), starts, strict=True)
+        assert [theirs[key] for key in found] == both.cells[mine].tolist()
+    assert all(f.sound for f in validate(tmp_path / "m"))
 
 
 @pytest.mark.parametrize("what", list(LAYERS))
@@ -120,6 +137,9 @@ def test_the_suggested_command_prepares_it(case, tmp_path, monkeypatch):
     result = CliRunner().invoke(cli, words[1:])
     assert result.exit_code == 0, f"{report.command}\n{result.output}{result.exception}"
     assert len(mobtk.Dataset("pings-dataset")) >= 12
+    words[words.index("-o") + 1] = "again"
+    drawn = CliRunner().invoke(cli, [*words[1:], "--page", "funnel.html"])
+    assert drawn.exit_code == 0 and (tmp_path / "funnel.html").read_text().count("<img") == 2
     page = CliRunner().invoke(cli, ["data", "check", "pings.csv", "-o", "page.html", "--json"])
     assert page.exit_code == 0
     html = (tmp_path / "page.html").read_text()

@@ -75,7 +75,7 @@ def test_a_mean_position_across_the_antimeridian():
 def _life(days):
     rows = []
     for day in pd.date_range("2024-01-01", periods=days):  # a Monday
-        at_work = day.dayofweek < 5
+        at_work = day.weekday() < 5
         rows.append((day, day + pd.Timedelta(hours=8), 52.5))
         rows.append((day + pd.Timedelta(hours=9), day + pd.Timedelta(hours=17), 52.6 if at_work else 52.7))
         rows.append((day + pd.Timedelta(hours=18), day + pd.Timedelta(hours=24), 52.5))

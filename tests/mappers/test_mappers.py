@@ -103,3 +103,12 @@ def test_embedding_differences_begin_as_displacements():
         learned, true = np.linalg.norm(vectors[a] - vectors[b], axis=1), np.linalg.norm(plane[a] - plane[b], axis=1)
         far = true > 0
         assert np.ptp(learned[far] / true[far]) < 1e-2 * np.median(learned[far] / true[far])
+
+
+@pytest.mark.parametrize(("lat", "lon"), [(39.9, 116.4), (-33.9, 18.4), (60.0, -180.0), (1.0, 179.9), (-0.5, -0.1)])
+def test_the_grid_is_in_the_zone_that_geopandas_finds(lat, lon):
+    import geopandas
+
+    around = [lat, lat + 0.02], [lon, lon + 0.02]
+    middle = geopandas.GeoSeries.from_xy([lon + 0.01], [lat + 0.01], crs=4326)
+    assert Grid.fit(*around).crs == f"EPSG:{middle.estimate_utm_crs().to_epsg()}"
