@@ -41,7 +41,7 @@ def demo(out: PathLike = "mobtk-demo", n: int = 2000, *, seed: int = 0, replace:
     train(run)
     tick("train")
     log.info("3/4 generate: %s weeks of people drawn like the training population", f"{n:,}")
-    generate(run, n, seed=seed, top_p=0.99)
+    generate(run, n, seed=seed)
     tick("generate")
     log.info("4/4 evaluate: against people the model has never seen")
     result = evaluate(run)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -32,7 +33,7 @@ def generate(
     n: int | None = None,
     out: PathLike | None = None,
     *,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
@@ -53,7 +54,8 @@ def generate(
         run: a trained run or its folder.
         n: how many people; with a trait file, as many as it has rows by default.
         out: the file, ``generated.parquet`` in the run's folder by default.
-        temperature: divides the logits; below 1 is more regular, 0 takes the likeliest.
+        temperature: divides the logits; below 1 is more regular, 0 takes the likeliest. Where this or one of the next four
+            is not given, the recipe's ``sampling`` says it.
         top_k: draw among the k likeliest tokens only.
         top_p: draw among the likeliest tokens that together have this probability.
         min_p: draw among tokens at least this many times as likely as the likeliest.
@@ -72,15 +74,12 @@ def generate(
     """
     run = run if isinstance(run, Run) else Run(run)
     out = Path(out) if out is not None else run.path / "generated.parquet"
-    coupling = run.data["steps_per_day"] if coupling is None else coupling
-    sampling = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "coupling": coupling or None,
-    }
-    _check_sampling(temperature, top_k, top_p, min_p, coupling, batch, seed)
+    asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "coupling": coupling}
+    sampling = msgspec.structs.asdict(run.recipe.sampling) | {k: v for k, v in asked.items() if v is not None}
+    if sampling["coupling"] is None:
+        sampling["coupling"] = run.data["steps_per_day"]
+    _check_sampling(**sampling, batch=batch, seed=seed)
+    sampling["coupling"] = sampling["coupling"] or None
     if out.exists() and not replace:
         raise BadInput(f"{out} exists already; choose another file, or replace it with --force")
     names = run.recipe.traits

@@ -60,6 +60,16 @@ class Training(Struct, forbid_unknown_fields=True):
     generator: Stage = field(default_factory=Stage)
 
 
+class Sampling(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """How tokens are drawn where a generation does not say otherwise; see :func:`mobtk.generate`."""
+
+    temperature: Annotated[float, Meta(ge=0)] = 1.0
+    top_k: Positive | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    coupling: Annotated[int, Meta(ge=0)] | None = None
+
+
 class Recipe(Struct, forbid_unknown_fields=True):
     """The parts of one model.
 
@@ -68,6 +78,7 @@ class Recipe(Struct, forbid_unknown_fields=True):
         width: ``D``, the width of backbone, inputs and condition.
         experts: backbones the router chooses among; 1 needs no router.
         traits: what is known of a person before generation, as columns of the dataset.
+        trait_cells: how home and work are read: by their ``place`` on the map, or from a ``table`` with a vector a cell.
         source: the paper, or what it was made from.
     """
 
@@ -80,6 +91,8 @@ class Recipe(Struct, forbid_unknown_fields=True):
     router: Part = field(default_factory=lambda: Part("none"))
     experts: Positive = 1
     traits: tuple[str, ...] = ("home", "work", "cluster")
+    trait_cells: Annotated[str, Meta(pattern="^(place|table)$")] = "place"
+    sampling: Sampling = field(default_factory=Sampling)
     training: Training = field(default_factory=Training)
 
     def change(self, key: str, value: Any) -> "Recipe":
@@ -167,6 +180,7 @@ DEMO = Recipe(
         tokenizer=Stage(epochs=0.2, batch=16),
         generator=Stage(epochs=1, batch=16, lr=5e-3),
     ),
+    sampling=Sampling(top_p=0.99),
 )
 TINY = Recipe(
     source="the default, for tests and tries: seconds on one core, and nothing to be proud of",

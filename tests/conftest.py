@@ -13,7 +13,7 @@ checker = types.ModuleType("checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 sys.modules["checker"] = checker
 CHECKED = [f"mobtk.{room}" for room in ("schedule", "contracts", "mappers", "tokenizers", "backbones", "routers", "models")]
-install_import_hook(CHECKED, "checker.check")
+install_import_hook([*CHECKED, "mobtk_mstar"], "checker.check")
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ from mobtk.cli import force_option, json_option, show
 @click.argument("run")
 @click.option("-n", type=int, help="How many people; with --traits, as many as the file has rows by default.")
 @click.option("-o", "--out", help="The Parquet file; generated.parquet in the run's folder by default.")
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Below 1 is more regular.")
+@click.option("--temperature", type=float, help="Below 1 is more regular. This and the next four: as in the recipe.")
 @click.option("--top-k", type=int, help="Draw among the k likeliest tokens only.")
 @click.option("--top-p", type=float, help="Draw among the likeliest tokens of this total probability.")
 @click.option("--min-p", type=float, help="Draw among tokens at least this many times as likely as the likeliest.")

@@ -112,7 +112,8 @@ def assemble(recipe: Recipe, mapper: SpatialMapper, steps: int, trait_sizes: Map
                 f"{recipe.tokenizer.name!r} makes {length}. Try --set backbone.positions={length}"
             )
         sizes = {name: trait_sizes[name] for name in recipe.traits}
-        return Generator(tokenizer, backbone, TraitEmbedding(mapper, sizes, recipe.width) if sizes else None)
+        traits = TraitEmbedding(mapper, sizes, recipe.width, table=recipe.trait_cells == "table") if sizes else None
+        return Generator(tokenizer, backbone, traits)
 
 
 def _backbone(recipe: Recipe) -> Backbone:

@@ -43,6 +43,10 @@ class Codebook(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return torch.addmm(bias, x.float().flatten(0, -2), self.table.T).argmax(-1).view(x.shape[:-1])
 
+    def lookup(self, codes: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
+        """The vectors of codes."""
+        return self.table[codes]
+
     @torch.no_grad()
     def update(self, x: Float[Tensor, "B n d"], codes: Int[Tensor, "B n"]) -> None:
         """Move each code towards the mean of the vectors that chose it, and revive the dead ones.

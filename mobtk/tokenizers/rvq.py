@@ -29,6 +29,17 @@ def default_lengths(steps: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(n * steps / 168)) for n in REFERENCE_LENGTHS}))
 
 
+def pooling(steps: int, tokens: int) -> Float[Tensor, "n T"]:
+    """The matrix that averages steps over the time of each token; windows overlap where they do not divide."""
+    return F.adaptive_avg_pool1d(torch.eye(steps)[None], tokens)[0].T.contiguous()
+
+
+def cubic(tokens: int, steps: int) -> Float[Tensor, "T n"]:
+    """The matrix that spreads tokens over steps by cubic interpolation."""
+    eye = torch.eye(tokens)[None, None]
+    return F.interpolate(eye, size=(steps, tokens), mode="bicubic", align_corners=False)[0, 0].contiguous()
+
+
 def turns_of(tokens: int, turns: int, lag: int) -> tuple[Int[Tensor, "n"], Int[Tensor, "n p"]]:
     """In which turn each token of the last scale is decided, and which tokens decided before it it looks back to.
 
@@ -194,7 +205,7 @@ class ResidualVQ(Tokenizer):
         *before, _ = self.codec.replay(codes)
         coarse = [self.codec.shrink(k, running) for k, running in enumerate(before[:-1])]
         finest = self.codec.shrink(len(before) - 1, before[-1])
-        past = self._past(finest, self.codec.codebook.table[codes[-1]])
+        past = self._past(finest, self.codec.codebook.lookup(codes[-1]))
         here = torch.cat([*coarse, finest[:, self.order]], dim=1)
         nothing = past.new_zeros(len(past), here.shape[1] - past.shape[1], past.shape[2])
         return self._input(here, torch.cat([nothing, past[:, self.order]], dim=1), slice(None))
@@ -212,7 +223,7 @@ class ResidualVQ(Tokenizer):
         if k == first_turn:
             state["said"] = torch.zeros_like(here)
         else:
-            state["said"][:, self._steps(k - 1)] = self.codec.codebook.table[tokens[:, self.schedule.group(k - 1)]]
+            state["said"][:, self._steps(k - 1)] = self.codec.codebook.lookup(tokens[:, self.schedule.group(k - 1)])
         turn = self._steps(k)
         return self._input(here[:, turn], self._past(here, state["said"])[:, turn], group)
 
@@ -257,13 +268,15 @@ class ResidualVQ(Tokenizer):
         """Share of steps decoded right, codes in use, and their perplexity: over all scales and scale by scale."""
         tokens = torch.cat([self.encode(part) for part in sequences.split(128)])
         report = {"accuracy": (self.decode(tokens) == sequences).float().mean().item()}
-        report |= {f"codes_{k}": v for k, v in _use(tokens, self.head.vocabulary).items()}
+        report |= {f"codes_{k}": v for k, v in codebook_use(tokens, self.head.vocabulary).items()}
         for k, codes in enumerate(self._by_scale(tokens)):
-            report[f"perplexity_scale_{k}"] = _use(codes, self.head.vocabulary)["perplexity"]
+            use = codebook_use(codes, self.head.vocabulary)
+            report |= {f"used_scale_{k}": use["used"], f"perplexity_scale_{k}": use["perplexity"]}
         return report
 
 
-def _use(tokens: Int[Tensor, "B l"], codes: int) -> dict[str, float]:
+def codebook_use(tokens: Int[Tensor, "B l"], codes: int) -> dict[str, float]:
+    """How many of the codes occur, and the perplexity of their frequencies."""
     counts = torch.bincount(tokens.flatten(), minlength=codes).double()
     p = counts / counts.sum()
     return {"used": float((counts > 0).sum()), "perplexity": float(torch.exp(-torch.xlogy(p, p).sum()))}
@@ -298,13 +311,9 @@ class Codec(nn.Module):
             self.register_buffer(f"parents_{level}", parents, persistent=False)
         for k, n in enumerate(lengths):
             # going from steps to tokens and back are two fixed matrices a scale
-            down = F.adaptive_avg_pool1d(torch.eye(steps)[None], n)[0].T
-            if up == "cubic":
-                eye = torch.eye(n)[None, None]
-                spread = F.interpolate(eye, size=(steps, n), mode="bicubic", align_corners=False)[0, 0]
-            else:
-                spread = F.interpolate(torch.eye(n)[None], size=steps, mode="nearest-exact")[0].T
-            self.register_buffer(f"down_{k}", down.contiguous(), persistent=False)
+            nearest = F.interpolate(torch.eye(n)[None], size=steps, mode="nearest-exact")[0].T
+            spread = cubic(n, steps) if up == "cubic" else nearest
+            self.register_buffer(f"down_{k}", pooling(steps, n), persistent=False)
             self.register_buffer(f"up_{k}", spread.contiguous(), persistent=False)
             # for medoids: the steps of each token, its middle step again where it has fewer than others
             edges = torch.arange(n + 1) * steps
@@ -346,7 +355,7 @@ class Codec(nn.Module):
             gap = feature - running.detach()
             residual = (self.medoid(k, gap) if self.pool == "medoid" else self.shrink(k, gap)).float()
             code = self.codebook.nearest(residual.detach())
-            chosen = self.codebook.table[code]
+            chosen = self.codebook.lookup(code)
             commit = commit + (residual - chosen).square().sum(-1).mean()
             running = self.refine(k, running, residual + (chosen - residual).detach())
             codes.append(code)
@@ -381,7 +390,7 @@ class Codec(nn.Module):
 
     def add(self, k: int, running: Float[Tensor, "B T d"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B T d"]:
         """The same, from the ids of the codes."""
-        return self.refine(k, running, self.codebook.table[codes])
+        return self.refine(k, running, self.codebook.lookup(codes))
 
     def replay(self, codes: Sequence[Int[Tensor, "B _"]]) -> Iterator[Float[Tensor, "B T d"]]:
         """The running feature before each scale, and after the last one."""

@@ -1,0 +1,20 @@
+"""M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314) for mobtk.
+
+The method, in the order of the paper: :mod:`~mobtk_mstar.tokenizer` (a week as codes of eight scales),
+:mod:`~mobtk_mstar.star` (the transformer that foretells them scale by scale), :mod:`~mobtk_mstar.head` (how a code is
+drawn), :mod:`~mobtk_mstar.recipes` (how they are put together).
+"""
+
+from mobtk.plugins import hookimpl
+from mobtk.registry import Registry
+
+
+@hookimpl
+def mobtk_register(registry: Registry) -> None:
+    """Register the parts and recipes of M-STAR."""
+    registry.tokenizer("mst", "mobtk_mstar.tokenizer:MSTTokenizer", "M-STAR's tokenizer, as published or corrected")
+    registry.backbone("star", "mobtk_mstar.star:STAR", "M-STAR's transformer: one adaptive layer norm for all blocks")
+    registry.recipe("mstar", "mobtk_mstar.recipes:MSTAR", "M-STAR's sizes with mobtk's parts")
+    registry.recipe("mstar-small", "mobtk_mstar.recipes:SMALL", "The same, sized for a CPU")
+    registry.recipe("mstar-published", "mobtk_mstar.recipes:PUBLISHED", "M-STAR as its authors' code has it")
+    registry.recipe("mstar-corrected", "mobtk_mstar.recipes:CORRECTED", "M-STAR without the faults of that code")
