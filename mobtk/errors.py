@@ -20,6 +20,10 @@ class BadInput(MobtkError):
     """A file, a column or a value that cannot be used."""
 
 
+class TryAgain(BadInput):
+    """A fault of the machine, such as a full disk: what was done so far is kept for the next try."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of a library says, in one line."""
     words = str(error).strip()

@@ -91,17 +91,32 @@ def repeats(user: NDArray, time: NDArray, lat: NDArray, lon: NDArray) -> NDArray
     return out
 
 
+@njit(cache=True, inline="always")
+def _reaches(time: NDArray, lat: NDArray, lon: NDArray, a: int, b: int, limit: float) -> bool:
+    return _metres(lat[a], lon[a], lat[b], lon[b]) <= limit * (time[b] - time[a]) / 1e6
+
+
 @njit(cache=True)
 def too_fast(user: NDArray, time: NDArray, lat: NDArray, lon: NDArray, limit: float) -> NDArray:
-    """Whether a sorted point cannot be reached from the last one kept of its user at ``limit`` metres a second."""
-    out = np.zeros(len(user), np.bool_)
+    """Whether a sorted point cannot be reached from the last one kept of its user at ``limit`` metres a second.
+
+    A user's first point goes where the second cannot be reached from it and the third can from the second only: else one
+    bad beginning would cost all that is good after it.
+    """
+    n = len(user)
+    out = np.zeros(n, np.bool_)
     last = 0
-    for i in range(1, len(user)):
-        if user[i] == user[last]:
-            seconds = (time[i] - time[last]) / 1e6
-            if _metres(lat[last], lon[last], lat[i], lon[i]) > limit * seconds:
-                out[i] = True
+    for i in range(1, n):
+        begins = last == i - 1 and (last == 0 or user[last - 1] != user[last])
+        if begins and i + 1 < n and user[i + 1] == user[last] and user[i] == user[last]:
+            near = _reaches(time, lat, lon, i, i + 1, limit)
+            if near and not _reaches(time, lat, lon, last, i, limit) and not _reaches(time, lat, lon, last, i + 1, limit):
+                out[last] = True
+                last = i
                 continue
+        if user[i] == user[last] and not _reaches(time, lat, lon, last, i, limit):
+            out[i] = True
+            continue
         last = i
     return out
 
@@ -308,3 +323,17 @@ def cells_by_polynomials(
             doubtful[first + i] = at_border | (not inside)
             cells[first + i] = row * columns + column if on_grid else -1
     return cells, doubtful
+
+
+@njit(cache=True)
+def nearest_sequence(sequences: NDArray, others: NDArray) -> NDArray:
+    """In how many steps each sequence ``(N, T)`` differs from the one of the others ``(M, T)`` that is most like it."""
+    n, steps = sequences.shape
+    least = np.full(n, steps, np.int64)
+    for i in range(n):
+        for j in range(len(others)):
+            differ = 0
+            for t in range(steps):
+                differ += sequences[i, t] != others[j, t]
+            least[i] = min(least[i], differ)
+    return least

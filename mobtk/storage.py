@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from mobtk.errors import BadInput
+from mobtk.errors import BadInput, TryAgain
 
 PathLike = str | os.PathLike[str]
 
@@ -53,7 +53,12 @@ def new_folder(path: PathLike, *, replace: bool = False, inputs: Iterable[PathLi
             aside = work.with_name(f"{work.name}.old")
             if path.exists():
                 os.replace(path, aside)
-            os.replace(work, path)
+            try:
+                os.replace(work, path)
+            except OSError:
+                if aside.exists():
+                    os.replace(aside, path)
+                raise
             shutil.rmtree(aside, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -111,7 +116,7 @@ def _told(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or isinstance(error, FileNotFoundError):
             raise
-        raise BadInput(
+        raise TryAgain(
             f"cannot write {path}: {error.strerror or error}; free some space or choose a folder you may write to"
         ) from error
 

@@ -128,6 +128,7 @@ def prepare(files: tuple[str, ...], pairs: tuple[str, ...], page: str | None, as
     """
     from mobtk.data.prepare import prepare as prepare_files
 
+    _check_page(page, options["replace"])
     dataset = prepare_files(list(files), mapper_options=settings(pairs), **options)
     _show(dataset, as_json, page)
 
@@ -147,11 +148,13 @@ def formats(as_json: bool) -> None:
 @data.command()
 @click.argument("dataset")
 @click.option("-o", "--out", metavar="FILE.html", help="Write the card as a page, with the funnel drawn and a map.")
+@force_option
 @json_option
-def info(dataset: str, out: str | None, as_json: bool) -> None:
+def info(dataset: str, out: str | None, replace: bool, as_json: bool) -> None:
     """The card of a DATASET: what it holds, where it is from, what its preparation lost."""
     from mobtk.data.dataset import Dataset
 
+    _check_page(out, replace)
     _show(Dataset(dataset), as_json, out)
 
 
@@ -189,12 +192,16 @@ def city(
 @click.option("--timezone", help="Where the people are; found by position.")
 @click.option("--rows", type=int, default=3_000_000, show_default=True, help="How many rows to read.")
 @click.option("-o", "--out", metavar="FILE.html", help="Write a page with a map and histograms, too.")
+@force_option
 @json_option
-def check(files: tuple[str, ...], timezone: str | None, rows: int, out: str | None, as_json: bool, **reading: Any) -> None:
+def check(
+    files: tuple[str, ...], timezone: str | None, rows: int, out: str | None, replace: bool, as_json: bool, **reading: Any
+) -> None:
     """What are these FILES? Columns, units, zone, faults, and the command that prepares them."""
     from mobtk.data.check import check as look
     from mobtk.data.formats import Reading
 
+    _check_page(out, replace)
     report, points = look(list(files), reading=Reading(**reading), timezone=timezone, rows=rows)
     if out is not None:
         from mobtk.report.data import check_page
@@ -352,6 +359,13 @@ def fetch(name: str, out: str | None, agree: bool, as_json: bool) -> None:
 
     then = get(name, out or name, agree=agree)
     show({"path": out or name, "then": then}, as_json, f"{out or name} is there; prepare it with:\n{then}")
+
+
+def _check_page(out: str | None, replace: bool) -> None:
+    if out is not None:
+        from mobtk.report.page import check_page
+
+        check_page(out, replace)
 
 
 def _show(dataset: Any, as_json: bool, page: str | None = None) -> None:

@@ -118,8 +118,8 @@ class Report(Struct):
                 lines.append(f"fault      {share:.3%} of rows {fault}")
         for kept in self.coverage:
             lines.append(
-                f"coverage   {kept['period']:<5} of {kept['step']:<6}: {kept['users']:.0%} of users keep a sequence at half "
-                f"coverage, {kept['sequences']:,} in all"
+                f"coverage   {kept['period']:<5} of {kept['step']:<6}: {_share(kept['users'])} of users keep a sequence at "
+                f"half coverage, {kept['sequences']:,} in all"
             )
         lines += [f"note       {note}" for note in self.notes]
         if self.command:
@@ -151,7 +151,9 @@ def check(
     """
     wish = reading or Reading(format="auto")
     names = [str(s) for s in ([sources] if isinstance(sources, (str, os.PathLike)) else sources)]
-    form = find_format(sources) if wish.format == "auto" else wish.format
+    form = wish.format
+    if form == "auto":
+        form = find_format(sources) if wish.columns is None else "table"
     if form not in FORMATS:
         raise BadInput(f"format {form!r} is not one of auto, {', '.join(FORMATS)}")
     files = find_files(sources, FORMATS[form].pattern)
@@ -254,11 +256,10 @@ def _look(points: Points, broken: int, report: Report, reading: Reading, timezon
             "have a time that cannot be read": float((depth == 0).sum()) / n,
             "lack a user, a time or a position": float((depth == 1).sum()) / n,
             "have a position that is no latitude and longitude": float((depth == 2).sum()) / n,
-            "are at latitude 0, longitude 0, which mostly means that nothing was measured": float(
-                ((lat == 0) & (lon == 0)).sum()
-            )
-            / n,
         }
+        if reading.crs != "metres":
+            nowhere = "are at latitude 0, longitude 0, which mostly means that nothing was measured"
+            report.faults[nowhere] = float(((lat == 0) & (lon == 0)).sum()) / n
     good = depth == 3
     if not good.any():
         report.notes.append("no row makes a point as things are; the columns and units are to be told")
@@ -378,7 +379,10 @@ def _suggest(names: Sequence[str], reading: Reading, points: Points, report: Rep
     layout = _layout(points, report)
     words += layout
     regular = "--step" not in layout  # whole weeks or days of few people: the last ones are for the test
-    if (report.users or 0) < (10 if regular else 3):
+    assert report.span is not None
+    days = (np.datetime64(report.span[1]) - np.datetime64(report.span[0])) / np.timedelta64(1, "D")
+    periods = days if "day" in layout else days / 7
+    if (report.users or 0) < (10 if regular and periods > 20 else 3):
         words += ["--split", "time"]
     return " ".join(w if w.startswith("--") else shlex.quote(w) for w in words)
 
@@ -438,6 +442,10 @@ def _mapper(km: float) -> list[str]:
 def _stem(name: str) -> str:
     stem = Path(name).name.split(".")[0].replace("*", "").strip("-_ ") or "dataset"
     return f"{stem}-dataset"
+
+
+def _share(value: float) -> str:
+    return "less than 1%" if 0 < value < 0.005 else f"{value:.0%}"
 
 
 def _three(values: list[float] | None) -> str:

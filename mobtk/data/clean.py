@@ -81,8 +81,8 @@ class Rules(Struct, frozen=True):
                 (np.abs(lat) <= 90) & (np.abs(lon) <= 180),
             ]
             if self.max_accuracy is not None:
-                assert points.accuracy is not None
-                passed.append(points.accuracy <= self.max_accuracy)
+                told = np.full(len(points), np.nan) if points.accuracy is None else points.accuracy
+                passed.append(told <= self.max_accuracy)
             if self.bounds is not None:
                 south, west, north, east = self.bounds
                 across = (lon >= west) | (lon <= east) if west > east else (lon >= west) & (lon <= east)

@@ -213,7 +213,7 @@ def split_rows(
     if missing:
         raise BadInput(
             f"a split by time leaves nothing for {' and '.join(missing)}: {len(ends)} sequences end at "
-            f"{len(np.unique(ends))} different times; use a shorter --period"
+            f"{len(np.unique(ends))} different times; use a shorter --period, or --split user"
         )
     return part, cuts.tolist()
 

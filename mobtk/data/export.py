@@ -50,7 +50,7 @@ def export(dataset: Dataset, out: PathLike, *, what: str = "points", level: int 
     if path.suffix not in DRIVERS:
         raise BadInput(f"{path} ends in none of {', '.join(DRIVERS)}")
     check_new_file(path, replace)
-    frame = layer(dataset, what, level)
+    frame = _with_offset(layer(dataset, what, level), dataset)
     with new_file(path) as draft:
         if path.suffix == ".parquet":
             frame.to_parquet(draft)
@@ -70,6 +70,17 @@ def export(dataset: Dataset, out: PathLike, *, what: str = "points", level: int 
             finally:
                 ending.unlink(missing_ok=True)
     return len(frame)
+
+
+def _with_offset(frame: geopandas.GeoDataFrame, dataset: Dataset) -> geopandas.GeoDataFrame:
+    """Local times with their offset, where the time zone of the dataset is known, so that others read them right."""
+    zone = dataset.info.settings.get("timezone")
+    for name in ("time", "start"):
+        if zone and name in frame:
+            local = pd.DatetimeIndex(frame[name])
+            first = np.ones(len(local), bool)
+            frame[name] = local.tz_localize(zone, ambiguous=first, nonexistent=pd.Timedelta("1h"))
+    return frame
 
 
 def collection(dataset: Dataset) -> Any:

@@ -3,6 +3,7 @@
 Nothing is fetched but on request, and nothing else of mobtk needs a network.
 """
 
+import gzip
 import hashlib
 import shutil
 import urllib.error
@@ -15,7 +16,7 @@ from msgspec import Struct
 from tqdm import tqdm
 
 from mobtk.errors import BadInput, first_line
-from mobtk.storage import PathLike, fingerprint, write_text
+from mobtk.storage import PathLike, fingerprint, new_file, write_text
 
 LARGEST = 50 << 30
 """Bytes beyond which an archive is not unpacked."""
@@ -164,8 +165,14 @@ def fetch(name: str, out: PathLike, *, agree: bool = False, source: Public | Non
         ) from None
     except OSError as error:
         raise BadInput(f"{file} cannot be fetched: {first_line(error)}; try again, it goes on where it stopped") from None
-    if file.suffix == ".zip":
-        _unpack(file, folder)
+    try:
+        if file.suffix == ".zip":
+            _unpack(file, folder)
+        elif file.suffix == ".gz":
+            with gzip.open(file) as packed, new_file(file.with_suffix("")) as draft, draft.open("wb") as sink:
+                shutil.copyfileobj(packed, sink)
+    except (zipfile.BadZipFile, EOFError, gzip.BadGzipFile) as error:
+        raise BadInput(f"{file} is no whole archive: {first_line(error)}; remove it and fetch it again") from None
     write_text(
         folder / "SOURCE.json",
         msgspec.json.format(msgspec.json.encode({"name": name, **msgspec.to_builtins(public)})).decode(),

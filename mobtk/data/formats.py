@@ -167,7 +167,12 @@ def find_files(sources: PathLike | Sequence[PathLike], pattern: Sequence[str] = 
         path = Path(source)
         if path.is_dir():
             names = (
-                f for f in path.rglob("*") if f.is_file() and not f.name.startswith((".", "_")) and kind_of(f) in pattern
+                f
+                for f in path.rglob("*")
+                if f.is_file()
+                and not any(part.startswith((".", "_")) for part in f.relative_to(path).parts)
+                and kind_of(f) in pattern
+                and (f.suffix != ".json" or b'"Feature' in first_bytes(f, 4096))
             )
             inside = sorted(f for f in names if f.name.lower() not in ("readme.txt", "labels.txt"))
             if not inside:
@@ -217,7 +222,8 @@ def find_format(sources: PathLike | Sequence[PathLike]) -> str:
         return "tsmc2014"
     if len(tabs) == 5 and tabs[1].endswith("Z") and "T" in tabs[1] and is_number(tabs[2]) and is_number(tabs[3]):
         return "snap"
-    if len(commas) == 4 and commas[0].isdigit() and len(commas[1]) == 19 and all(map(is_number, commas[2:])):
+    taxi = len(commas) == 4 and commas[0].isdigit() and len(commas[1]) == 19 and all(map(is_number, commas[2:]))
+    if taxi and 115 <= float(commas[2]) <= 118 and 39 <= float(commas[3]) <= 42:  # longitude first, and in Beijing
         return "t-drive"
     return "table"
 

@@ -1,5 +1,6 @@
 """What the columns of a table are likely to be: by name, by part of a name, by value; and their units."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,10 @@ def guess(file: Path, reading: Reading) -> tuple[Reading, list[Column], list[str
         found["lat"] = found["lon"] = "geometry"
     if reading.places is not None:
         found["lat"] = found["lon"] = ""
+    if reading.decimal == "." and any(_has_decimal_commas(head[c]) for c in head.column_names):
+        reading = msgspec.structs.replace(reading, decimal=",")
+        head = sample(file, reading, 50_000)
+        notes.append("numbers are written with decimal commas: --decimal ,")
     values = {c: _values(head[c]) for c in present if c in head.column_names}
     lower = {c.lower().strip(): c for c in reversed(present)}
     taken = set(filter(None, found.values()))
@@ -73,6 +78,11 @@ def guess(file: Path, reading: Reading) -> tuple[Reading, list[Column], list[str
         if found[role] is None:
             found[role] = next((lower[n] for n in usual if n in lower and lower[n] not in taken), None)
             taken.add(str(found[role]))
+    clock = next((lower[n] for n in CLOCKS if n in lower), None)
+    apart = clock is not None and "date" in lower and found["time"] in (None, clock, lower["date"])
+    if apart and _is_day(head[lower["date"]]):
+        found["time"] = f"{lower['date']},{clock}"
+        taken |= {lower["date"], str(clock)}
     if found["time"] is None and {"year", "month", "day"} <= set(lower):
         found["time"] = ",".join(lower[c] for c in COMPONENTS if c in lower)
         taken |= {lower[c] for c in COMPONENTS if c in lower}
@@ -107,6 +117,27 @@ def guess(file: Path, reading: Reading) -> tuple[Reading, list[Column], list[str
         kind = "text" if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else str(column.type)
         columns.append(Column(name, kind, column.null_count / len(column), seen, likely))
     return reading, columns, notes
+
+
+CLOCKS = ("time", "hour", "clock")
+"""Names of the column beside a ``date`` that says when of that day."""
+
+
+def _is_day(column: pa.ChunkedArray) -> bool:
+    """Whether dates are without a time of day."""
+    if pa.types.is_string(column.type):
+        return all(len(str(word)) <= 10 for word in column.drop_null().slice(0, 200).to_pylist())
+    return bool(pa.types.is_date(column.type)) or (
+        pa.types.is_timestamp(column.type) and bool((column.drop_null().to_pandas().dt.hour == 0).all())
+    )
+
+
+def _has_decimal_commas(column: pa.ChunkedArray) -> bool:
+    """Whether words are numbers but for a comma."""
+    if not pa.types.is_string(column.type):
+        return False
+    words = [str(word) for word in column.drop_null().slice(0, 200).to_pylist()]
+    return bool(words) and all(re.fullmatch(r"-?\d+,\d+", word) for word in words)
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[np.float64] | None:
@@ -191,7 +222,10 @@ def _units_of_place(reading: Reading, values: dict[str, NDArray[np.float64] | No
     top_lat, top_lon = (float(np.quantile(np.abs(v), 0.99)) for v in (lat, lon))
     if top_lat <= 90 and top_lon <= 180:
         if _ocean(np.median(lat), np.median(lon)) and np.abs(lon).max() <= 90 and not _ocean(np.median(lon), np.median(lat)):
-            notes.append("the middle of the points lies in an ocean, and would lie on land with the axes swapped")
+            notes.append(
+                "the middle of the points lies in an ocean, and on land with the axes swapped: they are taken for swapped"
+            )
+            return msgspec.structs.replace(reading, lat=reading.lon, lon=reading.lat)
         return reading
     if top_lon <= 90 and top_lat <= 180:
         notes.append(f"columns {reading.lat!r} and {reading.lon!r} are swapped: latitudes reach {top_lat:g}")
@@ -263,7 +297,7 @@ def _units_of_time(reading: Reading, head: pa.Table, notes: list[str]) -> Readin
         words = column.drop_null().slice(0, 5000)
         read = moments(words, None, None, None, "UTC")
         if len(words) and (read == UNREADABLE).mean() > 0.5:
-            first = words[0].as_py()
+            first = next(w for w, us in zip(words.to_pylist(), read, strict=True) if us == UNREADABLE)
             for written in FORMATS_OF_TIME:
                 try:
                     us = moments(words, None, None, written, "UTC")
@@ -272,7 +306,11 @@ def _units_of_time(reading: Reading, head: pa.Table, notes: list[str]) -> Readin
                 if (us == UNREADABLE).mean() < 0.02:
                     notes.append(f"times are written like {first!r}: --time-format {written!r}")
                     return msgspec.structs.replace(reading, time_format=written)
-            notes.append(f"times begin with {first!r}, which is of no form that is known here: give --time-format")
+            share = (read == UNREADABLE).mean()
+            notes.append(
+                f"{share:.0%} of the times are of no one form that is known here, such as {first!r}: give --time-format, or "
+                "write them alike"
+            )
     return reading
 
 

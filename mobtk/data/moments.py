@@ -49,7 +49,13 @@ def moments(
         return values if zoned or naive == "UTC" else _from_zone(values, naive)
     if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and written is None:
         return _from_numbers(times, given, unit, origin)
-    return _from_words(times, given, written, naive)
+    if unit is None or written is not None:
+        return _from_words(times, given, written, naive)
+    # numbers among words: one word that is none makes a whole block of a text words
+    numbers = pd.to_numeric(pc.cast(times, pa.string()).to_pandas(), errors="coerce").to_numpy(np.float64)
+    some = np.isfinite(numbers)
+    us = _from_numbers(pa.array(np.where(some, numbers, 0.0)), given, unit, origin)
+    return us if some.all() else np.where(some, us, _from_words(times, given, written, naive))
 
 
 def _from_numbers(
@@ -137,12 +143,17 @@ def local_seconds(us: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
     if first < MODERN or last - first > 40 * 366 * 86_400 or len(us) < 10_000:
         return _local(us, zone)
     first -= first % QUARTER
-    quarters = np.arange(first, last + QUARTER, QUARTER)
-    return kernels.add_offsets(us, first, QUARTER, _local(quarters * 1_000_000, zone) - quarters)
+    quarters = np.arange(first, last + 2 * QUARTER, QUARTER)
+    offsets = _local(quarters * 1_000_000, zone) - quarters
+    local = kernels.add_offsets(us, first, QUARTER, offsets)
+    for i in np.flatnonzero(np.diff(offsets)):  # some clocks were changed in the middle of a quarter, as at 00:01
+        within = (us >= quarters[i] * 1_000_000) & (us < quarters[i + 1] * 1_000_000)
+        local[within] = _local(us[within], zone)
+    return local
 
 
 QUARTER = 900
-"""Seconds of a quarter of an hour: no clock has been changed at another moment since :data:`MODERN`."""
+"""Seconds of a quarter of an hour, within which a clock is rarely changed."""
 MODERN = 3 * 366 * 86_400
 """1973, in seconds since 1970."""
 
@@ -157,7 +168,7 @@ def _from_zone(local: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
     """Moments in UTC of wall-clock times; of a repeated hour the first, of a skipped one the hour after."""
     good = local > UNREADABLE
     index = pd.DatetimeIndex(np.where(good, local, 0).view("datetime64[us]"))
-    utc = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent="shift_forward").tz_convert("UTC")
+    utc = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent=pd.Timedelta("1h")).tz_convert("UTC")
     return np.where(good, utc.tz_localize(None).as_unit("us").asi8, local)
 
 

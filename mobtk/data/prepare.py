@@ -132,12 +132,13 @@ def prepare(
     entry = registry().find("mapper", mapper)
     crew = Workers(workers, scheduler)
     source = plan(files, wish, rules, many=crew.many)
-    inputs = [*(f for f, _, _ in source.files), *([places] if places is not None else [])]
+    settings["format"] = source.reading.format
+    inputs = [f for f, _, _ in source.files]
     check_replaceable(out, replace, inputs)
 
     task = Task(source, layout, timezone, min_users, mapper, dict(mapper_options or {}))
     folder = work_folder(Path(out), task) if source.bits or crew.many else contextlib.nullcontext()
-    with folder as work, crew:
+    with crew, folder as work:
         job = Job(task, Tracks(source, work))
         collect(job.tracks, crew)
         funnel = job.tracks.funnel()
@@ -148,6 +149,8 @@ def prepare(
             job.closed = job.crowded()
         crew.run(_cut, job, job.todo("cut"), "cutting")
         funnel += job.funnel()
+        if min_users > 1:
+            funnel.append(job.thin())
         users, ends, features = job.rows()
         own, cuts, people = divide(users, ends, features, split, shares, clusters, seed)
         n = cell_mapper.n_cells[0]
@@ -192,12 +195,14 @@ class Job:
         tracks: the points.
         mapper_config: of the mapper that was fitted.
         closed: cells whose points go, because few people visit them.
+        kept: which sequences stay where cells of a few people came about in the cutting.
     """
 
     task: Task
     tracks: Tracks
     mapper_config: dict[str, Any] | None = None
     closed: NDArray[np.int64] | None = None
+    kept: NDArray[np.bool_] | None = None
 
     def todo(self, stage: str) -> list[int]:
         """Shards of a stage that are not done."""
@@ -291,6 +296,46 @@ class Job:
             return f"no user has {layout.length} points; the busiest has {most}: try --period {max(2, most)}"
         return f"no point is left after the step {step!r}: {told}"
 
+    def thin(self) -> Loss:
+        """Drop sequences until every cell in what is left is visited by enough people: cutting drops people, too.
+
+        Raises:
+            BadInput: nothing is left.
+        """
+        n, least = self.mapper().n_cells[0], self.task.min_users
+        users: list[NDArray] = []
+        row, cell, observed, first = [], [], [], 0
+        for table in self._cuts():
+            cells = np.sort(list_column(table, "cells"), axis=1)
+            fresh = np.ones(cells.shape, bool)
+            fresh[:, 1:] = cells[:, 1:] != cells[:, :-1]
+            row.append(np.nonzero(fresh)[0] + first)
+            first += len(table)
+            cell.append(cells[fresh].astype(np.int64))
+            users.append(table["user"].to_numpy(zero_copy_only=False))
+            whole = np.full(len(table), self.task.layout.length)
+            observed.append(table["observed"].to_numpy() if "observed" in table.column_names else whole)
+        owner = pd.factorize(np.concatenate(users))[0]
+        rows, cells, points = np.concatenate(row), np.concatenate(cell), np.concatenate(observed)
+        kept = np.ones(len(owner), bool)
+        while True:
+            pairs = np.unique(owner[rows] * n + cells)
+            few = np.bincount(pairs % n, minlength=n) < least
+            bad = np.unique(rows[few[cells]])
+            if not len(bad):
+                break
+            kept[bad] = False
+            there = kept[rows]
+            rows, cells = rows[there], cells[there]
+        if not kept.any():
+            raise BadInput(
+                f"no sequence is left whose cells are all visited by {least} users; use fewer --min-users or larger cells"
+            )
+        self.kept = kept
+        why = f"{np.count_nonzero(~kept):,} sequences visit cells that fewer than {least} users visit in what was cut"
+        left = len(np.unique(owner[kept]))
+        return Loss(f"{least} users a cell, again", left, int(points[kept].sum()), int(kept.sum()), why)
+
     def rows(self) -> tuple[NDArray, NDArray[np.int64], NDArray[np.float64]]:
         """User, end and features of every sequence."""
         users, ends, features = [], [], []
@@ -305,6 +350,13 @@ class Job:
 
     def _cuts(self) -> Iterator[pa.Table]:
         """The sequences of all shards by the rank of their user, whatever the shards."""
+        first = 0
+        for table in self._all_cuts():
+            last = first + len(table)
+            yield table if self.kept is None else table.filter(pa.array(self.kept[first:last]))
+            first = last
+
+    def _all_cuts(self) -> Iterator[pa.Table]:
         columns = _columns(self.task.layout)
         cuts = (self.tracks.store.get(f"cut-{s:05d}", columns) for s in range(self.tracks.shards))
         if self.tracks.folder is not None:  # there, shards are ranges of that rank

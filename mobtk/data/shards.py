@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 from tqdm import tqdm
 
-from mobtk.errors import BadInput, MobtkError
+from mobtk.errors import BadInput, MobtkError, TryAgain
 from mobtk.storage import new_file, write_text
 
 log = logging.getLogger("mobtk")
@@ -146,23 +146,23 @@ class Workers:
             try:
                 for future in as_completed(futures):
                     if mistake := future.result():
-                        raise BadInput(mistake)
+                        raise mistake
                     bar.update()
             except Exception as error:
                 self._client.cancel(futures)
                 if type(error).__name__ == "KilledWorker":
-                    raise BadInput(
+                    raise TryAgain(
                         f"a worker was lost again and again while it did one part ({title}): it may want more memory"
                     ) from None
                 raise
 
 
-def _told(task: Callable[[Any, int], None], job: Any, number: int) -> str | None:
-    """Do a task on a worker; a mistake of the user comes back as its sentence and is not tried again."""
+def _told(task: Callable[[Any, int], None], job: Any, number: int) -> MobtkError | None:
+    """Do a task on a worker; a mistake of the user comes back and is not tried again."""
     try:
         task(job, number)
     except MobtkError as error:
-        return str(error)
+        return error
     return None
 
 
@@ -190,6 +190,8 @@ def work_folder(out: Path, plan: Any) -> Iterator[Path]:
         ) from None
     try:
         yield folder
+    except TryAgain:
+        raise
     except MobtkError:
         shutil.rmtree(folder, ignore_errors=True)
         raise

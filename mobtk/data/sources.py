@@ -53,6 +53,12 @@ ROWS = 1_000_000
 """Rows of a piece of Parquet, about."""
 
 
+LONGEST_NAME = 1000
+"""Characters that the name of a user may have."""
+LARGEST_GZ = 64 << 20
+"""Bytes of a compressed text that is read whole."""
+
+
 Piece = tuple[Span, ...]
 
 
@@ -62,7 +68,9 @@ def settle(sources: PathLike | Sequence[PathLike], wish: Reading) -> tuple[list[
     Raises:
         BadInput: a column is missing, has no clear name, or its unit cannot be told.
     """
-    name = find_format(sources) if wish.format == "auto" else wish.format
+    name = wish.format
+    if name == "auto":  # who names the columns knows better than a guess by the first line
+        name = find_format(sources) if wish.columns is None else "table"
     if name not in FORMATS:
         raise BadInput(f"format {name!r} is not one of auto, {', '.join(FORMATS)}")
     form = FORMATS[name]
@@ -71,7 +79,7 @@ def settle(sources: PathLike | Sequence[PathLike], wish: Reading) -> tuple[list[
     told = {f: v for f in Reading.__struct_fields__ if (v := getattr(wish, f)) != getattr(default, f) and f != "format"}
     reading = msgspec.structs.replace(Reading(format=name, **form.preset), **told)
     if name != "table" and name != "gpx":
-        return files, reading
+        return files, _who_is_who(files, reading)
     if reading.places is not None and reading.place is None:
         raise BadInput("--places wants --place too: the column that holds the id of a place in both tables")
     columns = column_names(files[0], reading)
@@ -90,9 +98,25 @@ def settle(sources: PathLike | Sequence[PathLike], wish: Reading) -> tuple[list[
         found["lat"] = found["lon"] = "geometry"
     reading = msgspec.structs.replace(reading, **found)
     if reading.time_unit is None and reading.time_format is None and name == "table":
-        head = sample(files[0], reading, 10_000)
-        reading = msgspec.structs.replace(reading, time_unit=_unit(head, reading))
-    return files, reading
+        units = {
+            _unit(sample(file, reading, 10_000 if file == files[0] else 100), reading): file for file in reversed(files)
+        }
+        if len(units) > 1:
+            ways = " and ".join(f"{file} in {unit or 'words'}" for unit, file in units.items())
+            raise BadInput(f"times are written in different ways, {ways}; say --time-unit, or prepare the files apart")
+        reading = msgspec.structs.replace(reading, time_unit=next(iter(units)))
+    return files, _who_is_who(files, reading)
+
+
+def _who_is_who(files: Sequence[Path], reading: Reading) -> Reading:
+    """Files that are called alike are different users: then their folder belongs to the name."""
+    if reading.user != "@file" or len({f.stem for f in files}) == len(files):
+        return reading
+    if len({(f.parent.name, f.stem) for f in files}) < len(files):
+        raise BadInput(
+            "the name of the file says who, and several files in folders of one name are called alike; rename them"
+        )
+    return msgspec.structs.replace(reading, user="@path")
 
 
 def _column(file: Path, columns: Sequence[str], role: str, told: str | None, usual: Sequence[str]) -> str | None:
@@ -122,9 +146,17 @@ def _column(file: Path, columns: Sequence[str], role: str, told: str | None, usu
 def _unit(head: pa.Table, reading: Reading) -> str | None:
     """What numeric times count, where their size says so."""
     time = str(reading.time)
-    if time not in head.column_names or not is_numeric(head[time].type):
+    if time not in head.column_names:
         return None
-    values = head[time].drop_null().to_numpy()
+    column = head[time].drop_null()
+    if is_numeric(column.type):
+        values = column.to_numpy()
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        values = pd.to_numeric(column.to_pandas(), errors="coerce").dropna().to_numpy()
+        if len(values) <= len(column) / 2:
+            return None
+    else:
+        return None
     if not len(values):
         return None
     largest = float(np.nanmax(np.abs(values)))
@@ -247,6 +279,8 @@ def _spans(file: Path, size: int, reading: Reading) -> Iterator[tuple[Span, floa
     ):
         for first in range(0, size, BLOCK):
             yield Span(str(file), first, min(size, first + BLOCK)), min(size - first, BLOCK) / BLOCK
+    elif file.suffix == ".gz" and size > LARGEST_GZ:
+        raise BadInput(f"{file} is compressed and too large to be read at once; unpack it first: gunzip -k {file}")
     else:
         yield Span(str(file)), size * (6 if file.suffix == ".gz" else 1) / BLOCK
 
@@ -334,7 +368,9 @@ def _who(table: pa.Table, reading: Reading, file: Path) -> tuple[NDArray[np.int3
     """Index of each row's user, and the names."""
     told = str(reading.user)
     if told.startswith("@"):
-        name = {"@file": file.stem, "@folder": file.parent.name, "@geolife": file.parent.parent.name}.get(told)
+        whole = f"{file.parent.name}/{file.stem}"
+        folders = {"@folder": file.parent.name, "@geolife": file.parent.parent.name}
+        name = {"@file": file.stem, "@path": whole, **folders}.get(told)
         if name is None:
             raise BadInput(f"--user {told!r} is not one of @file, @folder, or a column")
         return np.zeros(len(table), np.int32), np.array([name], object)
@@ -342,7 +378,8 @@ def _who(table: pa.Table, reading: Reading, file: Path) -> tuple[NDArray[np.int3
         column = table[told].combine_chunks()
     else:
         parts = [pc.cast(table[c], pa.string()) for c in told.split(",")]
-        column = pc.binary_join_element_wise(*parts, "-")
+        escaped = [pc.replace_substring(pc.replace_substring(p, "\\", "\\\\"), "-", "\\-") for p in parts]
+        column = pc.binary_join_element_wise(*escaped, "-")  # (1-2, 3) and (1, 2-3) are two people
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     if pa.types.is_floating(column.type) and not len(pc.filter(column, pc.not_equal(column, pc.floor(column)))):
@@ -353,6 +390,11 @@ def _who(table: pa.Table, reading: Reading, file: Path) -> tuple[NDArray[np.int3
     words = pc.cast(column.dictionary, pa.string()) if len(column.dictionary) else pa.array([], pa.string())
     names = words.to_numpy(zero_copy_only=False).astype(object)
     gone = np.array([n is None or n == "" for n in names], bool)
+    longest = max((len(n) for n in names if n), default=0)
+    if longest > LONGEST_NAME:
+        raise BadInput(
+            f"column {told!r} of {file} holds a name of {longest:,} characters; is it the right column for --user?"
+        )
     if gone.any():
         user[gone[user] & (user >= 0)] = -1
     used = np.bincount(user + 1, minlength=len(names) + 1)[1:] > 0
@@ -374,7 +416,10 @@ def _when(table: pa.Table, reading: Reading) -> pa.ChunkedArray | pa.Array:
     if set(words) <= set(COMPONENTS) and {"year", "month", "day"} <= set(words):
         frame = pd.DataFrame({ours: _floats(table[theirs]) for ours, theirs in words.items()})
         return pa.array(pd.to_datetime(frame, errors="coerce"))
-    return pc.binary_join_element_wise(*(pc.cast(table[c], pa.string()) for c in parts), " ")
+    day, *rest = (pc.cast(table[c], pa.string()) for c in parts)
+    if len(rest) == 1 and pa.types.is_integer(table[parts[1]].type):  # an hour
+        rest = [pc.binary_join_element_wise(pc.utf8_lpad(rest[0], 2, "0"), "00", ":")]
+    return pc.binary_join_element_wise(day, *rest, " ")
 
 
 def _floats(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:

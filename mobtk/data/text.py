@@ -78,6 +78,18 @@ def _separator(line: str) -> str:
     return best if line.count(best) else " "
 
 
+LONGEST = 16 << 20
+"""Bytes that a line may have."""
+
+
+def _line(source: Any, file: Path) -> Any:
+    """The rest of a line."""
+    line = source.readline(LONGEST)
+    if len(line) == LONGEST:
+        raise BadInput(f"{file} holds a line longer than {LONGEST >> 20} MB; it is no table of points")
+    return line
+
+
 def text_blocks(file: Path, span: Span, text: Text) -> Iterator[bytes]:
     """Whole lines of a part of a text, in UTF-8, without the header."""
     whole = span.last < 0
@@ -86,22 +98,22 @@ def text_blocks(file: Path, span: Span, text: Text) -> Iterator[bytes]:
             begin = span.first
             if begin == 0:
                 for _ in range(text.skip):
-                    source.readline()
+                    _line(source, file)
             else:
                 source.seek(begin - 1)
-                source.readline()
+                _line(source, file)
             begin = source.tell()
             data = source.read(max(0, span.last - begin)) if begin < span.last else b""
             if data and not data.endswith(b"\n"):
-                data += source.readline()
+                data += _line(source, file)
         yield _recoded(data, text, file)
         return
     opened: Any = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")  # noqa: SIM115 - closed by those who read it
     with io.TextIOWrapper(opened, encoding=text.encoding, newline="\n") as lines:
         for _ in range(text.skip):
-            lines.readline()
+            _line(lines, file)
         while block := lines.read(BLOCK // 4):
-            yield (block + lines.readline()).encode()
+            yield (block + _line(lines, file)).encode()
 
 
 def _recoded(data: bytes, text: Text, file: Path) -> bytes:

@@ -48,9 +48,7 @@ def sample(
     keep = np.isin(dataset.users.astype(str), chosen)
     table = dataset.to_arrow().filter(pa.array(keep))
     person = np.unique(table["user"].to_numpy(zero_copy_only=False).astype(str), return_inverse=True)[1]
-    told = Loss(
-        "sample", n, int(keep.sum()) * dataset.info.steps, int(keep.sum()), f"{len(names) - n:,} users were not drawn"
-    )
+    told = Loss("sample", n, _points(dataset, table), len(table), f"{len(names) - n:,} users were not drawn")
     return _write(dataset, out, table, {"person": person.astype(np.int32)}, [told], [dataset], replace, persons=n)
 
 
@@ -61,7 +59,7 @@ def resplit(
     """The same sequences, split anew; movement clusters are fitted anew on the new training rows. See ``prepare``."""
     check_split(split, shares, seed)
     own, cuts, people = _divide(dataset, dataset.to_arrow(), split, shares, seed)
-    told = Loss(f"split by {split}", people, len(dataset) * dataset.info.steps, len(dataset), "0 sequences")
+    told = Loss(f"split by {split}", people, _points(dataset, dataset.to_arrow()), len(dataset), "0 sequences")
     changes = {"split": split, "shares": list(shares), "seed": seed}
     return _write(dataset, out, dataset.to_arrow(), own, [told], [dataset], replace, people, cuts, changes)
 
@@ -112,9 +110,16 @@ def merge(
             "different people, give --prefix"
         )
     own, cuts, people = _divide(first, table, split, shares, seed)
-    told = Loss(f"merge of {len(datasets)}", people, len(table) * first.info.steps, len(table), "0 sequences")
+    told = Loss(f"merge of {len(datasets)}", people, _points(first, table), len(table), "0 sequences")
     changes = {"split": split, "shares": list(shares), "seed": seed}
     return _write(first, out, table, own, [told], datasets, replace, people, cuts, changes)
+
+
+def _points(like: Dataset, table: pa.Table) -> int:
+    """Steps with a point, as far as it is known."""
+    if "observed" in table.column_names:
+        return int(table["observed"].to_numpy().sum())
+    return len(table) * like.info.steps
 
 
 def _divide(
@@ -161,18 +166,29 @@ class Finding(Struct):
 def validate(path: PathLike, *, sent: str | None = None) -> list[Finding]:
     """Whether a dataset folder is sound, complete and as it was written.
 
-    Hashes find what changed on the way. Against somebody who changes data and hashes alike only the fingerprint helps,
-    told by another road: ``mobtk data info`` prints it.
+    Hashes find what changed on the way: of the sequences and the mapper, as ``dataset.toml`` has them. Against somebody who
+    changes data and hashes alike, or ``dataset.toml`` itself, only the fingerprint helps, told by another road: ``mobtk data
+    info`` prints it.
 
     Args:
         path: the folder.
         sent: the fingerprint that the sender told.
     """
+    found: list[Finding] = []
+    try:
+        _validate(path, sent, found)
+    except Exception as error:  # whatever somebody sends
+        found.append(Finding("its files are as mobtk writes them", False, f"{type(error).__name__}: {first_line(error)}"))
+    return found
+
+
+def _validate(path: PathLike, sent: str | None, found: list[Finding]) -> None:
     try:
         dataset = Dataset(path)
     except BadInput as error:
-        return [Finding("it can be read", False, str(error))]
-    found = [Finding("it can be read", True, f"{len(dataset):,} sequences of {dataset.info.steps} steps")]
+        found.append(Finding("it can be read", False, str(error)))
+        return
+    found.append(Finding("it can be read", True, f"{len(dataset):,} sequences of {dataset.info.steps} steps"))
 
     def hold(what: str, sound: bool, detail: str) -> None:
         found.append(Finding(what, bool(sound), detail))
@@ -192,11 +208,11 @@ def validate(path: PathLike, *, sent: str | None = None) -> list[Finding]:
         hold("its mapper can be made", True, f"{n_cells:,} cells")
     except Exception as error:
         hold("its mapper can be made", False, first_line(error))
-        return found
+        return
     cells, rows = dataset.cells, len(dataset)
     hold("it has rows", rows > 0, f"{rows:,}")
     if not rows:
-        return found
+        return
     hold("sequences have the length that is told", cells.shape == (rows, info.steps), f"{cells.shape[1]} steps")
     hold("every cell is one of the mapper's", cells.min() >= 0 and cells.max() < n_cells, f"{cells.min()} to {cells.max()}")
     splits = {s: len(dataset.rows(s)) for s in SPLITS}
@@ -214,7 +230,6 @@ def validate(path: PathLike, *, sent: str | None = None) -> list[Finding]:
         )
     points = [loss.points for loss in info.funnel]
     hold("its funnel only narrows", all(b <= a for a, b in pairwise(points)), f"{len(points)} steps")
-    return found
 
 
 def card(dataset: Dataset) -> dict[str, Any]:

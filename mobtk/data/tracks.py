@@ -16,6 +16,7 @@ import pyarrow as pa
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from mobtk._version import __version__
 from mobtk.data.clean import Rules
 from mobtk.data.formats import Reading
 from mobtk.data.funnel import Loss
@@ -37,12 +38,13 @@ class Source(Struct, frozen=True):
     """What is read, and by which rules it is kept.
 
     Args:
-        files: paths, sizes and times of change.
+        files: paths, sizes and times of change; of the table of places, too.
         reading: how rows become points.
         rules: which stay.
         pieces: in which they are read.
         bits: in a folder there are ``2 ** bits`` shards.
         rows: how many rows there are, about.
+        mobtk: version that reads them.
     """
 
     files: tuple[tuple[str, int, int], ...]
@@ -51,6 +53,7 @@ class Source(Struct, frozen=True):
     pieces: tuple[Piece, ...]
     bits: int
     rows: int
+    mobtk: str = __version__
 
 
 def plan(sources: PathLike | Sequence[PathLike], wish: Reading, rules: Rules, *, many: bool = False) -> Source:
@@ -71,6 +74,8 @@ def plan(sources: PathLike | Sequence[PathLike], wish: Reading, rules: Rules, *,
     if not parts:
         raise BadInput(f"{files[0]} has a header but no rows")
     bits = 0 if rows <= IN_MEMORY and not many else max(2 if many else 0, int(np.ceil(np.log2(max(1, rows / SHARD)))))
+    if reading.places is not None:
+        files = [*files, Path(reading.places)]
     stats = [(str(f), f.stat()) for f in files]
     return Source(tuple((n, s.st_size, s.st_mtime_ns) for n, s in stats), reading, rules, parts, min(bits, 12), rows)
 
@@ -305,7 +310,7 @@ def _some(points: Points, seen: NDArray[np.int8], names: NDArray[np.bool_]) -> t
         return points, seen
     code = np.full(len(names), -1, np.int32)
     code[names] = np.arange(np.count_nonzero(names), dtype=np.int32)
-    mine = points.take(names[points.user]) if len(points) else points
+    mine = points.take(names[points.user])
     mine.names, mine.user = points.names[names], code[mine.user]
     return mine, seen[names]
 

@@ -81,6 +81,8 @@ class Grid(SpatialMapper):
             # the zone by its number: asking PROJ's database for it takes as long as reading a million points
             crs = f"EPSG:{(32600 if middle[0] >= 0 else 32700) + int((middle[1] + 180) // 6) % 60 + 1}"
         x, y = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(lon, lat)
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise BadInput(f"{crs} does not reach all of these points; leave some out with --bounds, or use h3")
         west, south = math.floor(x.min() / size) * size, math.floor(y.min() / size) * size
         rows, columns = int((y.max() - south) // size) + 1, int((x.max() - west) // size) + 1
         if rows * columns > LARGEST:

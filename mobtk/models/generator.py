@@ -44,13 +44,19 @@ class Generator(nn.Module):
             x = torch.cat([x[:, :first] + cond[:, None], rest], dim=1)
         return x, cond
 
+    def token_losses(
+        self, tokens: Shaped[Tensor, "B L *C"], traits: Int[Tensor, "B n"] | None = None
+    ) -> Float[Tensor, "B L"]:
+        """Negative log-likelihood of each token given the groups before it, in nats."""
+        x, cond = self.inputs(tokens, traits)
+        hidden = self.backbone(x, self.tokenizer.schedule, cond)
+        return self.tokenizer.head.loss(hidden, x, tokens)
+
     def loss(
         self, tokens: Shaped[Tensor, "B L *C"], traits: Int[Tensor, "B n"] | None = None
     ) -> dict[str, Float[Tensor, ""]]:
         """Mean negative log-likelihood a token, and what the backbone adds to it."""
-        x, cond = self.inputs(tokens, traits)
-        hidden = self.backbone(x, self.tokenizer.schedule, cond)
-        terms = {"tokens": self.tokenizer.head.loss(hidden, x, tokens).mean()}
+        terms = {"tokens": self.token_losses(tokens, traits).mean()}
         if self.backbone.auxiliary_loss is not None:
             terms["balance"] = self.backbone.auxiliary_loss
         return terms

@@ -1,13 +1,15 @@
 """A page that is whole by itself: text, tables and pictures in one file, readable without a network."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
 from msgspec import Struct, field
 
 from mobtk._version import __version__
-from mobtk.storage import PathLike, write_text
+from mobtk.errors import BadInput
+from mobtk.storage import PathLike, check_new_file, write_text
 
 
 class Section(Struct):
@@ -55,8 +57,19 @@ TEMPLATE = """<!doctype html>
 """
 
 
+def check_page(out: PathLike, replace: bool) -> None:
+    """Refuse a file that is not to be a page, before any work is done: only what ends in .html is ever replaced.
+
+    Raises:
+        BadInput: another ending, or it exists and may not be replaced.
+    """
+    if Path(out).suffix.lower() not in (".html", ".htm"):
+        raise BadInput(f"a page ends in .html, and {out} does not")
+    check_new_file(out, replace)
+
+
 def write_page(out: PathLike, title: str, sections: Sequence[Section]) -> None:
-    """Write a page, whole or not at all."""
+    """Write a page, whole or not at all; see :func:`check_page` first."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(TEMPLATE).render(title=title, sections=sections, version=__version__)
     write_text(out, page)

@@ -156,3 +156,37 @@ def test_a_category_without_rows_is_no_user(tmp_path):
     table.to_parquet(tmp_path / "p.parquet")
     funnel = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d").info.funnel
     assert {loss.users for loss in funnel} == {12}
+
+
+def test_a_table_without_a_header_is_no_taxi_of_beijing(tmp_path):
+    (tmp_path / "p.csv").write_text("1,2024-03-04 00:00:00,52.5,13.4\n1,2024-03-04 00:10:00,52.5,13.4\n")
+    assert find_format(tmp_path / "p.csv") == "table"
+    (tmp_path / "t.txt").write_text("1,2008-02-02 15:36:08,116.51172,39.92123\n")
+    assert find_format(tmp_path / "t.txt") == "t-drive"
+    _, reading = settle(tmp_path / "t.txt", Reading(format="auto", columns=("user", "time", "lon", "lat")))
+    assert reading.format == "table" and reading.naive == "UTC"
+
+
+def test_files_of_one_name_are_several_users(tmp_path):
+    for who in ("alice", "bob"):
+        (tmp_path / who).mkdir()
+        (tmp_path / who / "track.csv").write_text("time,lat,lon\n2024-03-04 00:00:00,52.5,13.4\n")
+    files, reading = settle(tmp_path, Reading(format="auto", user="@file"))
+    points = [read_piece(piece, reading)[0] for piece in pieces(files, reading)]
+    assert {name for p in points for name in p.names} == {"alice/track", "bob/track"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"user,time,lat,lon\n" + b"1" * (30 << 20), "line longer than 16 MB"),
+        (b"a" * 5_000 + b",2024-01-01,2,3\n", "characters; is it"),
+    ],
+)
+def test_endless_lines_and_names_are_refused(content, message, tmp_path):
+    import gzip
+
+    body = content if b"lat" in content else b"user,time,lat,lon\n" + content
+    (tmp_path / "p.csv.gz").write_bytes(gzip.compress(body))
+    with pytest.raises(BadInput, match=message):
+        mobtk.prepare(tmp_path / "p.csv.gz", tmp_path / "d")

@@ -351,3 +351,101 @@ def test_a_damaged_dataset_is_told(name, csv, tmp_path):
 def test_what_is_no_dataset_is_told(tmp_path):
     with pytest.raises(BadInput, match="is not a dataset.*mobtk data prepare"):
         mobtk.Dataset(tmp_path)
+
+
+def _grid_of_points(users, days=14, every="30min"):
+    time = pd.date_range("2024-01-01", periods=days * 48, freq=every, tz="UTC")
+    rows = [pd.DataFrame({"user": u, "time": time, "lat": 40 + 0.01 * i, "lon": 116.0}) for i, u in enumerate(users)]
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_a_piece_that_keeps_no_point_does_no_harm(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    import mobtk.data.sources as sources
+
+    points = _grid_of_points("abcd").sort_values("time")
+    pq.write_table(pa.Table.from_pandas(points, preserve_index=False), tmp_path / "p.parquet", row_group_size=500)
+    whole = sources.ROWS
+    sources.ROWS = 500
+    try:
+        dataset = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d", since="2024-01-08")
+    finally:
+        sources.ROWS = whole
+    assert len(dataset) == 4 and set(dataset.users) == set("abcd")
+
+
+def test_one_word_among_epoch_numbers_costs_one_point(tmp_path):
+    points = _grid_of_points("abcd")
+    points["time"] = (points["time"].astype("datetime64[s, UTC]").astype(np.int64)).astype(str)
+    points.loc[5, "time"] = "bad"
+    points.to_csv(tmp_path / "p.csv", index=False)
+    funnel = mobtk.prepare(tmp_path / "p.csv", tmp_path / "d").info.funnel
+    assert funnel[0].points - next(loss for loss in funnel if loss.step == "times read").points == 1
+
+
+def test_files_that_count_in_other_units_are_refused(tmp_path):
+    points = _grid_of_points("abcd")
+    seconds = points["time"].astype("datetime64[s, UTC]").astype(np.int64)
+    points.assign(time=seconds).to_csv(tmp_path / "a.csv", index=False)
+    points.assign(time=seconds * 1000).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(BadInput, match="a.csv in s.*b.csv in ms|b.csv in ms.*a.csv in s"):
+        mobtk.prepare([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "d")
+
+
+def test_users_of_several_columns_are_told_apart(tmp_path):
+    points = pd.concat([_grid_of_points(["x"]).assign(a=a, b=b) for a, b in (("1-2", "3"), ("1", "2-3"), ("4", "5"))])
+    points.to_csv(tmp_path / "p.csv", index=False)
+    assert mobtk.prepare(tmp_path / "p.csv", tmp_path / "d", user="a,b").info.funnel[0].users == 3
+
+
+def test_every_cell_of_the_result_is_visited_by_enough_people(tmp_path):
+    points = _grid_of_points("abcdefgh")
+    points["lat"] = 40.0
+    rare = points["user"].isin(["a", "b"]) & (points["time"].dt.hour == 4)
+    points.loc[rare, "lat"] = 40.2
+    thin = points["user"].isin(["b"]) & (points.index % 8 > 0)  # b goes for want of coverage, and leaves a alone there
+    points[~thin].to_parquet(tmp_path / "p.parquet")
+    dataset = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d", min_users=2, step="1h")
+    pairs = pd.DataFrame({"u": np.repeat(dataset.users, 168), "c": dataset.cells.ravel()}).drop_duplicates()
+    assert pairs.groupby("c").size().min() >= 2
+    assert dataset.info.funnel[-1].step == "2 users a cell, again" and "a" not in dataset.users
+
+
+@pytest.mark.parametrize("zone", ["America/St_Johns", "America/Moncton", "Asia/Gaza", "Australia/Lord_Howe"])
+def test_clocks_that_change_within_a_quarter_are_read_right(zone):
+    from mobtk.data.moments import local_seconds
+
+    us = pd.date_range("2004-01-01", "2006-12-31", freq="61s").as_unit("us").asi8
+    want = pd.DatetimeIndex(us.view("datetime64[us]")).tz_localize("UTC").tz_convert(zone).tz_localize(None)
+    assert np.array_equal(local_seconds(us, zone), want.as_unit("us").asi8 // 1_000_000)
+
+
+def test_a_bad_beginning_does_not_cost_what_follows():
+    from mobtk import kernels
+
+    lat = np.array([50.0, 40.0, 40.0001, 40.0002, 45.0, 40.0003])
+    time = np.arange(6) * 60_000_000
+    assert kernels.too_fast(np.zeros(6, np.int32), time, lat, np.full(6, 116.0), 50.0).tolist() == [1, 0, 0, 0, 1, 0]
+
+
+def test_a_day_and_an_hour_are_a_time(tmp_path):
+    points = _grid_of_points("abcd", every="1h")
+    points["date"], points["hour"] = points["time"].dt.strftime("%Y-%m-%d"), points["time"].dt.hour
+    points.drop(columns="time").to_csv(tmp_path / "p.csv", index=False)
+    from mobtk.data.check import check
+
+    report, _ = check(tmp_path / "p.csv")
+    assert report.reading["time"] == "date,hour" and not any("time" in f for f, share in report.faults.items() if share)
+    assert mobtk.prepare(tmp_path / "p.csv", tmp_path / "d", time="date,hour").info.funnel[-1].points == len(points)
+
+
+def test_a_full_disk_keeps_what_was_done(tmp_path):
+    from mobtk.data.shards import work_folder
+    from mobtk.errors import TryAgain
+
+    for error, stays in ((BadInput("no"), False), (TryAgain("full"), True)):
+        with pytest.raises(BadInput), work_folder(tmp_path / "d", {"a": 1}) as folder:
+            raise error
+        assert folder.exists() == stays

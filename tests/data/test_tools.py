@@ -204,3 +204,54 @@ def test_fetch_resumes_verifies_and_unpacks(tmp_path):
         server.shutdown()
     with pytest.raises(BadInput, match="cannot be fetched by a program"):
         fetch("cabspotting", tmp_path / "h")
+
+
+def test_a_page_never_replaces_data(tmp_path):
+    from click.testing import CliRunner
+
+    from mobtk.cli import cli
+
+    _pings(3, 2).to_csv(tmp_path / "pings.csv", index=False)
+    before = (tmp_path / "pings.csv").read_bytes()
+    for words in (["-o", str(tmp_path / "pings.csv")], ["-o", str(tmp_path / "pings.csv"), "--force"]):
+        assert CliRunner().invoke(cli, ["data", "check", str(tmp_path / "pings.csv"), *words]).exit_code != 0
+    assert (tmp_path / "pings.csv").read_bytes() == before
+    (tmp_path / "page.html").write_text("mine")
+    refused = CliRunner().invoke(cli, ["data", "check", str(tmp_path / "pings.csv"), "-o", str(tmp_path / "page.html")])
+    assert "exists already" in str(refused.exception) and (tmp_path / "page.html").read_text() == "mine"
+
+
+def test_our_own_splits_are_sound(city, tmp_path):
+    again = resplit(city, tmp_path / "r", shares=(0.5, 0.2, 0.3))
+    assert all(f.sound for f in validate(again.path))
+
+
+@pytest.mark.parametrize("change", [{"cells": [[1, 2], [3]]}, {"home": ["a", "b"]}])
+def test_a_folder_of_another_make_is_told_not_traced(change, city, tmp_path):
+    import shutil
+
+    shutil.copytree(city.path, tmp_path / "d")
+    table = city.to_pandas().iloc[:2].drop(columns=list(change)).assign(**change)
+    table.to_parquet(tmp_path / "d" / "sequences.parquet")
+    assert not all(f.sound for f in validate(tmp_path / "d"))
+
+
+def test_swapped_axes_and_decimal_commas_are_found(tmp_path):
+    berlin = _pings(12, 3).assign(y=13.4, x=52.5 + np.arange(12 * 3 * 48) % 7 * 0.01)
+    berlin.rename(columns={"y": "lat", "x": "lon", "who": "user", "when": "time"}).to_csv(tmp_path / "s.csv", index=False)
+    report, _ = check(tmp_path / "s.csv")
+    assert (report.reading["lat"], report.reading["lon"]) == ("lon", "lat") and report.timezone == "Europe/Berlin"
+    commas = _pings(12, 3)
+    for c in "xy":
+        commas[c] = commas[c].map(lambda v: f"{v:.4f}".replace(".", ","))
+    commas.to_csv(tmp_path / "c.csv", index=False, sep=";")
+    report, points = check(tmp_path / "c.csv")
+    assert "--decimal ," in report.command and len(points) == len(commas)
+
+
+def test_exported_times_say_their_offset(tmp_path):
+    _pings().to_csv(tmp_path / "p.csv", index=False)
+    dataset = mobtk.prepare(tmp_path / "p.csv", tmp_path / "d", timezone="Asia/Shanghai", user="who", time="when",
+                            lat="y", lon="x", period="day")  # fmt: skip
+    export(dataset, tmp_path / "x.csv")
+    assert pd.read_csv(tmp_path / "x.csv")["time"].str.endswith("+08:00").all()

@@ -36,8 +36,8 @@ class MSTTokenizer(Tokenizer):
         feedback: whether a scale sees, in training and in encoding, the *codes* before it, so that it can repair their
             error; else ``z_{k-1}`` itself stands for all that was said, and errors add up.
         codebook: ``average``, moving averages with revival, nearest by distance
-            (:class:`~mobtk.tokenizers.codebook.Codebook`); ``gradient``, nearest by angle and learned at the last scale only,
-            which collapses.
+            (:class:`~mobtk.tokenizers.codebook.Codebook`); ``gradient``, nearest by angle and learned at the last
+            scale only, which collapses.
         smooth: whether each step is averaged with its neighbours before it is decoded in a generation, though it is not
             in training.
         commitment: weight of the encoder's loss for straying from its codes.
