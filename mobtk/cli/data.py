@@ -223,9 +223,12 @@ def check(
 @click.option("--cut/--no-cut", default=True, show_default=True, help="Whether a stay that a gap cuts off counts.")
 @click.option("--place-metres", type=float, default=100.0, show_default=True, help="Reach of a place, which joins stays.")
 @click.option("--timezone", default="UTC", show_default=True, help="Where the people are, for home and work.")
+@worker_options
 @force_option
 @json_option
-def visits(files: tuple[str, ...], out: str, replace: bool, as_json: bool, **options: Any) -> None:
+def visits(
+    files: tuple[str, ...], out: str, replace: bool, workers: int, scheduler: str | None, as_json: bool, **options: Any
+) -> None:
     """Stays, trips, places, and home and work of the people in FILES of points."""
     from mobtk.data.clean import Rules
     from mobtk.data.formats import Reading
@@ -239,6 +242,7 @@ def visits(files: tuple[str, ...], out: str, replace: bool, as_json: bool, **opt
     told = find_visits(
         list(files), out, reading=some(Reading), rules=some(Rules), staying=some(Staying),
         place_metres=options["place_metres"], timezone=options["timezone"], replace=replace,
+        workers=workers, scheduler=scheduler,
     )  # fmt: skip
     counts = ", ".join(f"{n:,} {name}" for name, n in told["counts"].items())
     show(told, as_json, f"{out}: {counts}\n\n{table(msgspec.convert(told['funnel'], list[Loss]))}")

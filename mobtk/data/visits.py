@@ -4,6 +4,7 @@ Tables come in the order of users and times; times are UTC, distances metres, po
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mobtk.data.formats import Reading
 from mobtk.data.funnel import Loss
 from mobtk.data.moments import check_zone, local_seconds
 from mobtk.data.points import Points, user_rank
-from mobtk.data.shards import Workers
+from mobtk.data.shards import Workers, work_folder
 from mobtk.data.tracks import Tracks, collect, plan
 from mobtk.errors import BadInput
 from mobtk.geo import EARTH_KM
@@ -201,10 +202,15 @@ def visits(
     place_metres: float = 100.0,
     timezone: str = "UTC",
     replace: bool = False,
+    workers: int = 0,
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """A folder of ``stays``, ``trips``, ``places`` and ``people`` (home and work) in Parquet, of files of points.
 
     ``mobtk data visits`` does the same; ``mobtk data prepare FOLDER/stays.parquet --step event`` makes a dataset of it.
+
+    Many points go through a hidden folder beside ``out`` in which the same call goes on after a kill; ``workers`` and
+    ``scheduler`` share their reading and sorting, as in ``prepare``.
 
     Returns:
         What ``visits.toml`` holds: counts, settings, funnel.
@@ -212,15 +218,14 @@ def visits(
     staying, rules = staying or Staying(), rules or Rules()
     staying.check()
     check_zone(timezone)
-    source = plan(files, reading or Reading(format="auto"), rules)
+    crew = Workers(workers, scheduler)
+    source = plan(files, reading or Reading(format="auto"), rules, many=crew.many)
     inputs = [f for f, _, _ in source.files]
     check_replaceable(out, replace, inputs)
-    with new_folder(out, replace=replace, inputs=inputs) as folder:
-        work = folder / "work" if source.bits else None
-        if work is not None:
-            work.mkdir()
+    parts = work_folder(Path(out), source) if source.bits or crew.many else nullcontext()
+    with crew, parts as work, new_folder(out, replace=replace, inputs=inputs) as folder:
         tracks = Tracks(source, work)
-        collect(tracks, Workers())
+        collect(tracks, crew)
         funnel = tracks.funnel()
         sinks: dict[str, pq.ParquetWriter] = {}
         counts = dict.fromkeys(("stays", "trips", "places", "people"), 0)
@@ -252,10 +257,6 @@ def visits(
                     sinks[name].write_table(pa.Table.from_pandas(ordered, schema=sinks[name].schema, preserve_index=False))
         for sink in sinks.values():
             sink.close()
-        if work is not None:
-            import shutil
-
-            shutil.rmtree(work)
         if not counts["stays"]:
             raise BadInput(
                 f"no user stays within {staying.metres:g} m for {staying.minutes:g} minutes; try more --metres, fewer "

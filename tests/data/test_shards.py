@@ -55,6 +55,29 @@ def test_memory_and_folder_give_the_same(points, tmp_path, monkeypatch):
     assert not (tmp_path / ".folder.preparing").exists()
 
 
+def test_visits_are_the_same_from_memory_and_from_a_folder(tmp_path, monkeypatch):
+    from mobtk.data import shards
+    from mobtk.data.visits import visits
+    from mobtk.errors import TryAgain
+
+    time = pd.date_range("2024-01-01", periods=2000, freq="5min", tz="UTC")
+    lat = 52.5 + 0.01 * (np.arange(2000) // 50 % 3)
+    walks = [pd.DataFrame({"user": f"u{u}", "time": time, "lat": lat, "lon": 13.4 + 0.01 * u}) for u in range(8)]
+    pd.concat(walks).sort_values("time").to_csv(tmp_path / "w.csv", index=False)
+    visits(tmp_path / "w.csv", tmp_path / "memory")
+    _small(monkeypatch)
+    run = shards.Workers.run
+    monkeypatch.setattr(shards.Workers, "run", lambda *a: (run(*a), (_ for _ in ()).throw(TryAgain("full")))[0])
+    with pytest.raises(TryAgain):
+        visits(tmp_path / "w.csv", tmp_path / "folder")
+    assert (tmp_path / ".folder.preparing").is_dir() and not (tmp_path / "folder").exists()
+    monkeypatch.setattr(shards.Workers, "run", run)
+    visits(tmp_path / "w.csv", tmp_path / "folder")
+    for name in ("stays", "trips", "places", "people"):
+        a, b = (pd.read_parquet(tmp_path / where / f"{name}.parquet") for where in ("memory", "folder"))
+        assert len(a) and a.equals(b)
+
+
 def test_order_of_rows_does_not_matter(points, tmp_path):
     frame = pd.read_csv(points).drop_duplicates(["user", "time"])
     frame.to_parquet(tmp_path / "a.parquet")
