@@ -16,7 +16,7 @@ FLOORS = [
     ("demo", "benchmarks"),
     ("testing",),
     ("report",),
-    ("evaluation",),
+    ("evaluation", "audit"),
     ("training", "generation"),
     ("runs",),
     ("models",),

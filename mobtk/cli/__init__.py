@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ("mobtk.cli.train:train", "Train a run; stop and resume at any moment."),
     "generate": ("mobtk.cli.generate:generate", "Generate a synthetic population."),
     "evaluate": ("mobtk.cli.evaluate:evaluate", "Score it, beside its floor and baselines."),
+    "audit": ("mobtk.cli.audit:audit", "Does a generator give away who it was trained on?"),
     "plugins": ("mobtk.cli.plugins:plugins", "List plugins, explain their problems, hold parts to their laws."),
     "bench": ("mobtk.cli.bench:bench", "Measure speed on this machine."),
 }

@@ -211,6 +211,22 @@ def check(
 
 
 @data.command()
+@click.argument("dataset")
+@click.option("-o", "--out", required=True, help="Folder of the copy.")
+@click.option("--users", type=int, default=8, show_default=True, help="Made-up people.")
+@click.option("--times", type=int, default=1, show_default=True, help="Sequences of each, all alike.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@force_option
+@json_option
+def canaries(dataset: str, out: str, users: int, times: int, seed: int, replace: bool, as_json: bool) -> None:
+    """Plant made-up people in the training split of a DATASET, to audit later whether a model remembers them."""
+    from mobtk.data.canaries import plant
+    from mobtk.data.dataset import Dataset
+
+    _show(plant(Dataset(dataset), out, users=users, times=times, seed=seed, replace=replace), as_json)
+
+
+@data.command()
 @click.argument("files", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, help="Folder of the tables.")
 @reading_options

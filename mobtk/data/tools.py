@@ -11,7 +11,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from mobtk.data.cut import SPLITS, check_split, divide
-from mobtk.data.dataset import Dataset, Info, list_column
+from mobtk.data.dataset import Dataset, Info, fixed_list, list_column
 from mobtk.data.funnel import Loss
 from mobtk.data.traits import movement
 from mobtk.errors import BadInput, first_line
@@ -113,6 +113,38 @@ def merge(
     told = Loss(f"merge of {len(datasets)}", people, _points(first, table), len(table), "0 sequences")
     changes = {"split": split, "shares": list(shares), "seed": seed}
     return _write(first, out, table, own, [told], datasets, replace, people, cuts, changes)
+
+
+def extend(
+    dataset: Dataset, out: PathLike, users: Sequence[str], cells: NDArray[np.int32], like: NDArray[np.int64], *,
+    settings: Mapping[str, Any], replace: bool = False,
+) -> Dataset:  # fmt: skip
+    """A copy with sequences added to the training split, whose traits and dates are those of other rows.
+
+    Args:
+        dataset: to copy.
+        out: folder of the copy.
+        users: names of the new people, one a sequence.
+        cells: ``(n, T)``.
+        like: row that each takes everything else from.
+        settings: what to note of it in the settings of the copy.
+        replace: replace an existing folder.
+    """
+    table = dataset.to_arrow()
+    names, number = np.unique(np.asarray(users, str), return_inverse=True)
+    persons = dataset.info.trait_sizes.get("person", 0)
+    more = table.take(pa.array(like))
+    own = {
+        "user": pa.array(users, table.schema.field("user").type),
+        "cells": fixed_list(cells.astype(np.int64)),
+        "split": pa.array(["train"] * len(more), table.schema.field("split").type),
+        "person": pa.array((persons + number).astype(np.int32)),
+    }
+    for name, values in own.items():
+        if name in more.column_names:
+            more = more.set_column(more.column_names.index(name), table.schema.field(name), values)
+    both = pa.concat_tables([table, more]).combine_chunks()
+    return _write(dataset, out, both, {}, [], [dataset], replace, persons + len(names), settings=settings)
 
 
 def _points(like: Dataset, table: pa.Table) -> int:
