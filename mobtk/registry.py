@@ -8,7 +8,7 @@ from typing import Any
 
 from mobtk.errors import UnknownPart
 
-KINDS = ("mapper", "tokenizer", "backbone", "router", "mixer", "recipe")
+KINDS = ("mapper", "tokenizer", "backbone", "router", "mixer", "recipe", "experiment")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,10 @@ class Registry:
     def recipe(self, name: str, target: str, summary: str) -> None:
         """Register a :class:`~mobtk.recipe.Recipe`."""
         self.add("recipe", name, target, summary)
+
+    def experiment(self, name: str, target: str, summary: str) -> None:
+        """Register a :class:`~mobtk.experiments.Experiment`."""
+        self.add("experiment", name, target, summary)
 
     def merge(self, entries: "list[Entry] | Registry") -> None:
         """Take over entries, all of them or, where a full name is taken, none."""

@@ -16,6 +16,7 @@ FLOORS = [
     ("demo", "benchmarks"),
     ("testing",),
     ("report",),
+    ("experiments",),
     ("evaluation", "audit"),
     ("training", "generation"),
     ("runs",),

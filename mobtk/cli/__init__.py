@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": ("mobtk.cli.generate:generate", "Generate a synthetic population."),
     "evaluate": ("mobtk.cli.evaluate:evaluate", "Score it, beside its floor and baselines."),
     "audit": ("mobtk.cli.audit:audit", "Does a generator give away who it was trained on?"),
+    "experiment": ("mobtk.cli.experiment:experiment", "Answer named questions, each with a verdict."),
     "plugins": ("mobtk.cli.plugins:plugins", "List plugins, explain their problems, hold parts to their laws."),
     "bench": ("mobtk.cli.bench:bench", "Measure speed on this machine."),
 }

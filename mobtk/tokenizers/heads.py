@@ -133,7 +133,7 @@ def draw(
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits / temperature
-    tokens = None
+    vocabulary, tokens = logits.shape[-1], None
     if top_p is not None or (top_k is not None and share is None):
         logits, tokens = logits.topk(min(top_k or logits.shape[-1], logits.shape[-1]))
     elif top_k is not None:
@@ -146,7 +146,8 @@ def draw(
         logits = logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(min_p), -torch.inf)
     if share is not None:
         if tokens is not None:  # back to the order of the vocabulary, which the shared numbers belong to
-            logits, tokens = torch.full_like(logits, -torch.inf).scatter(-1, tokens, logits), None
+            everywhere = logits.new_full((*logits.shape[:-1], vocabulary), -torch.inf)
+            logits, tokens = everywhere.scatter(-1, tokens, logits), None
         groups, index = share.unique(return_inverse=True)
         u = torch.rand(len(logits), len(groups), logits.shape[-1], generator=generator, device=logits.device)
         gumbel = -(-u.clamp_(min=1e-20).log_()).log_()

@@ -248,3 +248,13 @@ def test_loss_is_the_negative_log_likelihood():
     hidden, tokens = torch.randn(2, 3, 8), torch.randint(5, (2, 3))
     expected = -head.logits(hidden, hidden).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
     torch.testing.assert_close(head.loss(hidden, hidden, tokens), expected)
+
+
+def test_top_k_and_top_p_together_with_shared_numbers():
+    logits = torch.tensor([9.0, 0.0, 8.0, 1.0, 7.0]).expand(2000, 2, 5)
+    options = {"top_k": 3, "top_p": 0.95, "share": torch.tensor([0, 0]), "generator": torch.Generator().manual_seed(0)}
+    drawn = draw(logits, **options)
+    assert torch.equal(drawn[:, 0], drawn[:, 1])
+    p = torch.tensor([9.0, 8.0]).softmax(0)
+    assert set(drawn.unique().tolist()) == {0, 2, 4} or set(drawn.unique().tolist()) == {0, 2}
+    assert abs((drawn == 2).float().mean() / (drawn == 0).float().mean() - p[1] / p[0]) < 0.06

@@ -18,3 +18,14 @@ def mobtk_register(registry: Registry) -> None:
     registry.recipe("mstar-small", "mobtk_mstar.recipes:SMALL", "The same, sized for a CPU")
     registry.recipe("mstar-published", "mobtk_mstar.recipes:PUBLISHED", "M-STAR as its authors' code has it")
     registry.recipe("mstar-corrected", "mobtk_mstar.recipes:CORRECTED", "M-STAR without the faults of that code")
+    for name, summary in (
+        ("reconstruction", "The tokenizer alone on people it has not seen: published, each correction, ours"),
+        ("codebook", "Use and perplexity of the codes, collapse provoked and repaired"),
+        ("scales", "Fidelity and speed with 1 to 12 scales, and hour by hour"),
+        ("attributes", "Whether a week matches the profile it was made for"),
+        ("irregular", "Whether irregular people come out too regular"),
+        ("discontinuity", "Hours that break a stay, and what helps"),
+        ("published-vs-corrected", "All scores of the published and the corrected settings, and of our parts"),
+        ("swap", "One backbone after the other on the same tokens"),
+    ):
+        registry.experiment(name, f"mobtk_mstar.experiments:{name.replace('-', '_').upper()}", summary)

@@ -1,0 +1,36 @@
+"""``mobtk experiment``."""
+
+import click
+
+from mobtk.cli import json_option, show
+
+
+@click.group()
+def experiment() -> None:
+    """Named questions, each with a verdict."""
+
+
+@experiment.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """The experiments that are installed."""
+    from mobtk.plugins import registry
+
+    rows = [{"name": f"{e.package}/{e.name}", "summary": e.summary} for e in registry().entries("experiment")]
+    show(rows, as_json, "\n".join(f"{row['name']:<28}{row['summary']}" for row in rows) or "no experiment is installed")
+
+
+@experiment.command()
+@click.argument("name")
+@click.option("--size", default="cpu", show_default=True, help="smoke, cpu or full.")
+@click.option("-o", "--out", default="experiments", show_default=True, help="Folder; what is trained there is used again.")
+@click.option("--seeds", type=int, default=1, show_default=True, help="Trainings of each case.")
+@click.option("--data", metavar="DATASET", help="A dataset folder; by default the built-in city.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@json_option
+def run(name: str, size: str, out: str, seeds: int, data: str | None, device: str, as_json: bool) -> None:
+    """Answer the question NAME, such as mstar/reconstruction, and store the result with its figures."""
+    from mobtk import experiments
+
+    result = experiments.run_experiment(name, size=size, out=out, seeds=seeds, data=data, device=device)
+    show(result, as_json, experiments.table(result))

@@ -1,0 +1,197 @@
+"""Named questions: each is one command, and its answer is a verdict with the figures that it rests on.
+
+An experiment is registered like a part (``registry.experiment``) and is an :class:`Experiment`. What it trains lies in a
+folder and is not trained twice, so an interrupted experiment goes on where it was.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from mobtk.data.city import prepare_city
+from mobtk.data.dataset import Dataset
+from mobtk.errors import BadInput
+from mobtk.evaluation import evaluate
+from mobtk.generation import generate, read_generated
+from mobtk.plugins import registry
+from mobtk.recipe import Recipe
+from mobtk.runs import Run, environment
+from mobtk.storage import PathLike, to_json, write_text
+from mobtk.training import train
+
+log = logging.getLogger("mobtk")
+
+SIZES = ("smoke", "cpu", "full")
+"""Seconds, to see that it works; an hour or so on a processor; what the question deserves, on a GPU."""
+
+
+class Outcome(Struct):
+    """What an experiment found.
+
+    Args:
+        verdict: the answer, a sentence.
+        holds: whether the claim holds; ``None`` where this size cannot tell.
+        rows: the figures, a row a case.
+    """
+
+    verdict: str
+    holds: bool | None
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question and how it is answered.
+
+    Args:
+        question: what is asked, a sentence.
+        answer: from a lab to an outcome.
+        sizes: settings of each of :data:`SIZES`; ``weeks`` is the size of the built-in city.
+    """
+
+    question: str
+    answer: "Callable[[Lab], Outcome]"
+    sizes: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Lab:
+    """Where an experiment works: data, runs that are trained once, and what they score.
+
+    Args:
+        folder: for everything it makes.
+        settings: of the size asked for.
+        seeds: of trainings.
+        data: a dataset; the built-in city if not given.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    seeds: int = 1
+    data: PathLike | None = None
+    device: str = "auto"
+    _dataset: Dataset | None = field(default=None, repr=False)
+
+    def dataset(self) -> Dataset:
+        """What models learn and are judged by."""
+        if self._dataset is None:
+            here = self.folder / "data"
+            if self.data is not None:
+                self._dataset = Dataset(self.data)
+            else:
+                self._dataset = Dataset(here) if here.exists() else prepare_city(here, weeks=self.settings["weeks"])
+        return self._dataset
+
+    def run(self, name: str, recipe: Recipe, seed: int = 0, *, until: str | None = None) -> Run:
+        """A trained run of a recipe, found again if it is there.
+
+        Raises:
+            BadInput: the folder holds a run of another recipe.
+        """
+        recipe = recipe.change("training.seed", seed)
+        path = self.folder / f"{name}-{seed}"
+        if not path.exists():
+            Run.create(path, recipe, self.dataset())
+        run = Run(path)
+        fresh = msgspec.to_builtins(recipe) | {"mapper": None}
+        for kind in ("tokenizer", "backbone", "router"):
+            fresh[kind]["name"] = registry().find(kind, fresh[kind]["name"]).full_name
+        if msgspec.to_builtins(run.recipe) | {"mapper": None} != fresh:
+            raise BadInput(f"{path} holds a run of another recipe; give the experiment another folder with -o")
+        begun = (path / "state" / "state.safetensors").exists()
+        return train(run, resume=begun, until=until, device=self.device)
+
+    def generated(self, run: Run, n: int | None = None, *, name: str = "generated", **sampling: Any) -> NDArray[np.int64]:
+        """``(n, T)`` cells that a run generates; as many as half of the test split by default."""
+        file = run.path / f"{name}.parquet"
+        if not file.exists():
+            generate(run, n or len(self.dataset().rows("test")) // 2, file, device=self.device, **sampling)
+        return read_generated(file, self.dataset()).astype(np.int64)
+
+    def scores(
+        self, run: Run, *, name: str = "generated", baselines: bool = False, **sampling: Any
+    ) -> dict[str, dict[str, float]]:
+        """Mean score of each source (``model``, ``floor``, baselines) in each metric."""
+        self.generated(run, name=name, **sampling)
+        result = evaluate(run, run.path / f"{name}.parquet", baselines=baselines)["scores"]
+        return {source: {k: v["mean"] for k, v in scores.items()} for source, scores in result.items()}
+
+
+def find(name: str) -> tuple[str, Experiment]:
+    """The full name of an experiment, ``package/name``, and the experiment."""
+    entry = registry().find("experiment", name.replace("/", "."))
+    found = entry.load()
+    if not isinstance(found, Experiment):
+        raise BadInput(f"experiment {name!r} ({entry.target}) is no mobtk.experiments.Experiment")
+    return f"{entry.package}/{entry.name}", found
+
+
+def run_experiment(
+    name: str,
+    *,
+    size: str = "cpu",
+    out: PathLike = "experiments",
+    seeds: int = 1,
+    data: PathLike | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Answer a question. ``mobtk experiment run`` does the same.
+
+    Args:
+        name: of the experiment, such as ``mstar/reconstruction``.
+        size: ``smoke``, ``cpu`` or ``full``.
+        out: folder; the experiment has one of its own in it, and its result is ``result.json`` there.
+        seeds: trainings of each case.
+        data: a dataset; the built-in city if not given.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+    full_name, experiment = find(name)
+    if size not in SIZES:
+        raise BadInput(f"size {size!r} is not one of {', '.join(SIZES)}")
+    if seeds < 1:
+        raise BadInput(f"seeds is at least 1, not {seeds}")
+    folder = Path(out) / full_name.replace("/", "-") / size
+    lab = Lab(folder, experiment.sizes[size], seeds, data, device)
+    started = time.perf_counter()
+    outcome = experiment.answer(lab)
+    dataset = lab.dataset()
+    result = {
+        "experiment": full_name,
+        "question": experiment.question,
+        "size": size,
+        "settings": dict(lab.settings),
+        "seeds": seeds,
+        "dataset": {"name": dataset.info.name, "fingerprint": dataset.fingerprint, "rows": dataset.info.split},
+        **msgspec.to_builtins(outcome),
+        "seconds": round(time.perf_counter() - started, 1),
+        "environment": environment(),
+    }
+    write_text(folder / "result.json", to_json(result))
+    return result
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """A result as text: the question, a row a case, the verdict."""
+    rows = result["rows"]
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    shown = [names, *([_plain(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in shown) for i in range(len(names))]
+    lines = ["  ".join(word.rjust(w) if i else word.ljust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True)))
+             for line in shown]  # fmt: skip
+    answer = {True: "holds", False: "does not hold", None: "cannot be told at this size"}[result["holds"]]
+    return "\n".join([result["question"], "", *lines, "", f"{answer}: {result['verdict']}"])
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

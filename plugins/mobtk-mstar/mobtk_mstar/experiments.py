@@ -1,0 +1,374 @@
+"""The claims of M-STAR as questions: ``mobtk experiment run mstar/NAME``."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from mobtk.data.traits import home_and_work
+from mobtk.experiments import Experiment, Lab, Outcome
+from mobtk.generation import generate, read_generated
+from mobtk.models.generator import Generator
+from mobtk.recipe import Part, Recipe
+from mobtk.runs import Run
+from mobtk_mstar.recipes import CORRECTED, MSTAR, PUBLISHED, SMALL
+
+INDIVIDUAL = ("distance", "radius", "duration", "dailyloc")
+TINY_CHANGES = {
+    "width": 16, "tokenizer.codes": 32, "tokenizer.depth": 1, "tokenizer.heads": 2, "backbone.depth": 1, "backbone.heads": 2,
+}  # fmt: skip
+CPU_CHANGES = {
+    "width": 64, "tokenizer.codes": 512, "tokenizer.depth": 1, "tokenizer.heads": 4, "backbone.depth": 2,
+    "backbone.heads": 4,
+}  # fmt: skip
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {"weeks": 200, "changes": TINY_CHANGES, "tokenizer": (1, 32, 1e-3), "generator": (1, 32, 1e-3)},
+    "cpu": {"weeks": 4000, "changes": CPU_CHANGES, "tokenizer": (20, 32, 1e-3), "generator": (6, 32, 1e-3)},
+    "full": {"weeks": 100_000, "changes": {}, "tokenizer": (10, 128, 1e-4), "generator": (20, 128, 1e-3)},
+}
+"""Size of the city, of the models, and of each stage: epochs, batch, learning rate."""
+
+
+def sized(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """A recipe of the paper's sizes at the size of an experiment."""
+    for key, value in settings["changes"].items():
+        recipe = recipe.change(key, value)
+    for stage in ("tokenizer", "generator"):
+        for name, value in zip(("epochs", "batch", "lr"), settings[stage], strict=True):
+            recipe = recipe.change(f"training.{stage}.{name}", value)
+    return recipe.change("training.precision", "auto" if not settings["changes"] else "float32")
+
+
+def ours(lab: Lab) -> Recipe:
+    """M-STAR with mobtk's parts at the size of the lab."""
+    if not lab.settings["changes"]:
+        return MSTAR
+    small = SMALL if lab.settings["weeks"] > 1000 else SMALL.change("width", 16).change("backbone.depth", 1)
+    epochs, batch, _ = lab.settings["generator"]
+    return small.change("training.generator.epochs", epochs).change("training.generator.batch", batch)
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values))
+
+
+def _health(lab: Lab, run: Run) -> dict[str, float]:
+    dataset = lab.dataset()
+    cells = torch.from_numpy(dataset.cells[dataset.rows("test")][:2000].astype(np.int64))
+    return run.model().tokenizer.health(cells)
+
+
+# ---------------------------------------------------------------------------------------------------- the tokenizer
+
+
+def reconstruction(lab: Lab) -> Outcome:
+    """Each fault of the published tokenizer mended by itself, all of them, and mobtk's own."""
+    published = sized(PUBLISHED, lab.settings)
+    cases = {
+        "published": published,
+        "+ intended pairing": published.change("tokenizer.pairing", "intended"),
+        "+ feedback": published.change("tokenizer.feedback", True),
+        "+ living codes": published.change("tokenizer.codebook", "average"),
+        "corrected": sized(CORRECTED, lab.settings),
+        "mobtk": ours(lab),
+    }
+    rows: list[dict[str, Any]] = []
+    accuracy: dict[str, list[float]] = {}
+    for i, (name, recipe) in enumerate(cases.items()):
+        found = [_health(lab, lab.run(f"case{i}", recipe, seed, until="tokenizer")) for seed in range(lab.seeds)]
+        accuracy[name] = [f["accuracy"] for f in found]
+        rows.append({
+            "tokenizer": name,
+            "hours decoded right": _mean(accuracy[name]),
+            "spread": float(np.std(accuracy[name])),
+            "codes used": _mean([f["codes_used"] for f in found]),
+            "perplexity": _mean([f["codes_perplexity"] for f in found]),
+        })  # fmt: skip
+    better = min(accuracy["corrected"]) > max(accuracy["published"])
+    return Outcome(
+        f"of held-out people's hours the published tokenizer decodes {_mean(accuracy['published']):.1%}, the corrected one "
+        f"{_mean(accuracy['corrected']):.1%}, mobtk's {_mean(accuracy['mobtk']):.1%}",
+        better, rows,
+    )  # fmt: skip
+
+
+RECONSTRUCTION = Experiment(
+    "Do the corrections let the tokenizer carry the weeks of people it has not seen better than the published rule?",
+    reconstruction,
+    SIZES,
+)
+
+
+def codebook(lab: Lab) -> Outcome:
+    """The published rule, moving averages without revival, and with it."""
+    base = sized(CORRECTED, lab.settings)
+    cases = {
+        "gradient, by angle (published)": base.change("tokenizer.codebook", "gradient").change("tokenizer.feedback", False),
+        "moving averages, no revival": base.change("tokenizer.revive", 0.0),
+        "moving averages and revival": base,
+    }
+    rows: list[dict[str, Any]] = []
+    used: dict[str, float] = {}
+    for i, (name, recipe) in enumerate(cases.items()):
+        health = _health(lab, lab.run(f"case{i}", recipe, until="tokenizer"))
+        used[name] = health["codes_used"] / recipe.tokenizer.options["codes"]
+        scales = {f"scale {k}": health[f"used_scale_{k}"] for k in range(8)}
+        rows.append({"codebook": name, "used": used[name], "perplexity": health["codes_perplexity"], **scales})
+    share = used["moving averages and revival"]
+    return Outcome(
+        f"after training {used['gradient, by angle (published)']:.0%} of the codes are in use by the published rule, "
+        f"{share:.0%} with moving averages and revival (goal: 95 %)",
+        share >= 0.95, rows,
+    )  # fmt: skip
+
+
+CODEBOOK = Experiment("Does the codebook collapse, and does revival keep it alive?", codebook, SIZES)
+
+
+# -------------------------------------------------------------------------------------------------------- the weeks
+
+LENGTHS: dict[str, list[int]] = {
+    "1": [168],
+    "2": [1, 168],
+    "4": [1, 14, 56, 168],
+    "8": [1, 7, 14, 28, 56, 84, 112, 168],
+    "12": [1, 2, 4, 7, 14, 21, 28, 42, 56, 84, 112, 168],
+}
+"""Tokens of each scale, by the number of scales."""
+
+
+def scales(lab: Lab) -> Outcome:
+    """Fidelity and speed by the number of scales, and of one hour after the other."""
+    base = ours(lab)
+    cases = {k: base.change("tokenizer.lengths", lengths) for k, lengths in LENGTHS.items()}
+    cases["168, hour by hour"] = base.change("tokenizer", "cells")
+    rows: list[dict[str, Any]] = []
+    error: dict[str, float] = {}
+    for i, (name, recipe) in enumerate(cases.items()):
+        runs = [lab.run(f"case{i}", recipe, seed) for seed in range(lab.seeds)]
+        scores = [lab.scores(run)["model"] for run in runs]
+        error[name] = _mean([s[m] for s in scores for m in INDIVIDUAL])
+        model = runs[0].model()
+        rows.append({
+            "scales": name,
+            "passes": model.tokenizer.schedule.n_groups,
+            "mean JSD": error[name],
+            **{m: _mean([s[m] for s in scores]) for m in INDIVIDUAL},
+            "weeks/s, batch 1": weeks_per_second(model, 1),
+            "weeks/s, batch 64": weeks_per_second(model, 64),
+        })  # fmt: skip
+    best = min(error, key=lambda k: error[k])
+    return Outcome(
+        f"the smallest mean JSD has K = {best} ({error[best]:.4f}); K = 8 has {error['8']:.4f}", best == "8", rows
+    )
+
+
+SCALES = Experiment("Are eight scales the best, as the paper says, and what do they cost?", scales, SIZES)
+
+
+@torch.inference_mode()
+def weeks_per_second(model: Generator, batch: int, repeats: int = 3) -> float:
+    """Weeks generated per second of processor time (of a processor's thread; on a GPU, of waiting for it too)."""
+    device = next(model.parameters()).device
+    traits = None if model.traits is None else torch.zeros(batch, len(model.traits.names), dtype=torch.long, device=device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    taken = []
+    for _ in range(repeats + 1):
+        started = time.process_time()
+        model.generate(traits, batch)
+        taken.append(time.process_time() - started)
+    torch.set_num_threads(threads)
+    return batch / float(np.median(taken[1:]))
+
+
+def attributes(lab: Lab) -> Outcome:
+    """Weeks made for the traits of held-out people, those who work at home and those who go out."""
+    run = lab.run("ours", ours(lab))
+    dataset = lab.dataset()
+    rows_ = dataset.rows("test")
+    traits = dataset.traits(run.recipe.traits)[rows_]
+    table = pd.DataFrame(traits, columns=list(run.recipe.traits))
+    file = run.path / "profiles.parquet"
+    if not file.exists():
+        table.to_parquet(run.path / "profiles-wanted.parquet")
+        generate(run, out=file, traits=run.path / "profiles-wanted.parquet", device=lab.device)
+    made = read_generated(file, dataset).astype(np.int64)
+    step = np.arange(dataset.info.steps)
+    day = dataset.info.steps_per_day
+    home, work = home_and_work(made, step % day * 24 / day, step // day % 7 >= 5)
+    at_home = (made == table["home"].to_numpy()[:, None]).mean(1)
+    real = (dataset.cells[rows_] == table["home"].to_numpy()[:, None]).mean(1)
+    rows: list[dict[str, Any]] = []
+    told: list[float] = []
+    for name, group in (("home stayers", table["home"] == table["work"]), ("commuters", table["home"] != table["work"])):
+        mask = group.to_numpy()
+        rows.append({
+            "profile": name,
+            "weeks": int(mask.sum()),
+            "home as asked": float((home == table["home"])[mask].mean()),
+            "work as asked": float((work == table["work"])[mask].mean()),
+            "time at home, generated": float(at_home[mask].mean()),
+            "time at home, real": float(real[mask].mean()),
+        })  # fmt: skip
+        told.append(rows[-1]["home as asked"])
+    return Outcome(
+        f"the generated week has the home that was asked for in {told[0]:.0%} of home stayers and {told[1]:.0%} of "
+        f"commuters, the work in {rows[0]['work as asked']:.0%} and {rows[1]['work as asked']:.0%} (claim: above 90 %)",
+        min(min(told), rows[0]["work as asked"], rows[1]["work as asked"]) > 0.9, rows,
+    )  # fmt: skip
+
+
+ATTRIBUTES = Experiment("Does a generated week match the profile it was made for?", attributes, SIZES)
+
+
+def entropy(cells: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(N,)`` bits of the distribution of each sequence over its cells."""
+    ordered = np.sort(cells, axis=1)
+    found = np.zeros(len(cells))
+    for i, row in enumerate(ordered):
+        p = np.diff(np.flatnonzero(np.r_[True, row[1:] != row[:-1], True])) / len(row)
+        found[i] = -(p * np.log2(p)).sum()
+    return found
+
+
+def irregular(lab: Lab) -> Outcome:
+    """Weeks made for the traits of held-out people, in quarters of those people's entropy."""
+    attributes(lab)  # makes the weeks, if they are not there
+    run, dataset = lab.run("ours", ours(lab)), lab.dataset()
+    made = read_generated(run.path / "profiles.parquet", dataset).astype(np.int64)
+    real = dataset.cells[dataset.rows("test")].astype(np.int64)
+    a, b = entropy(real), entropy(made)
+    quarter = np.digitize(a, np.quantile(a, [0.25, 0.5, 0.75]))
+    rows: list[dict[str, Any]] = []
+    for q in range(4):
+        mask = quarter == q
+        rows.append({
+            "quarter of people": ("lowest", "second", "third", "highest")[q] + " entropy",
+            "entropy, real": float(a[mask].mean()),
+            "entropy, generated": float(b[mask].mean()),
+            "moves a week, real": float((real[mask][:, 1:] != real[mask][:, :-1]).sum(1).mean()),
+            "moves a week, generated": float((made[mask][:, 1:] != made[mask][:, :-1]).sum(1).mean()),
+        })  # fmt: skip
+    lost = 1 - rows[3]["entropy, generated"] / rows[3]["entropy, real"]
+    spread = float(np.quantile(b, 0.95) / np.quantile(a, 0.95))
+    return Outcome(
+        f"the most irregular quarter loses {lost:.0%} of its entropy given its traits only (which do not say that it is "
+        f"irregular); over the whole population the 95 % quantile of entropy is {spread:.2f} times the real one",
+        spread < 0.9, rows,
+    )  # fmt: skip
+
+
+IRREGULAR = Experiment("Does the hierarchy make irregular people too regular?", irregular, SIZES)
+
+
+def flips(cells: NDArray[np.int64]) -> float:
+    """Hours a week that are spent elsewhere between two hours in one cell."""
+    away = (cells[:, 2:] == cells[:, :-2]) & (cells[:, 1:-1] != cells[:, 2:])
+    return float(away.sum(1).mean())
+
+
+def discontinuity(lab: Lab) -> Outcome:
+    """Flips of real weeks and of those generated with several ways of drawing; smoothing with the published tokenizer."""
+    run, mst = lab.run("ours", ours(lab)), lab.run("corrected", sized(CORRECTED, lab.settings))
+    dataset = lab.dataset()
+    real = flips(dataset.cells[dataset.rows("test")].astype(np.int64))
+    ways: dict[str, dict[str, Any]] = {
+        "each token on its own": {"coupling": 0},
+        "coupled within a day": {},
+        "coupled, top-k 10": {"top_k": 10},
+        "coupled, temperature 0.8": {"temperature": 0.8},
+    }
+    rows: list[dict[str, Any]] = [{"weeks": "real", "flips a week": real}]
+    for i, (name, sampling) in enumerate(ways.items()):
+        rows.append(
+            {"weeks": f"mobtk's parts, {name}", "flips a week": flips(lab.generated(run, name=f"way{i}", **sampling))}
+        )
+    model = mst.model()
+    traits = torch.from_numpy(dataset.traits(mst.recipe.traits)[dataset.rows("train")][:500])
+    for smooth in (False, True):
+        model.tokenizer.smooth = smooth  # type: ignore[assignment]
+        made = model.generate(traits, len(traits), top_k=10, generator=torch.Generator().manual_seed(0)).numpy()
+        rows.append({"weeks": f"corrected, top-k 10{', smoothed' if smooth else ''}", "flips a week": flips(made)})
+    apart, together = rows[1]["flips a week"], rows[2]["flips a week"]
+    return Outcome(
+        f"real weeks have {real:.2f} flips; drawing each token on its own gives {apart:.2f}, coupling {together:.2f}; "
+        f"smoothing takes the corrected tokenizer's from {rows[5]['flips a week']:.2f} to {rows[6]['flips a week']:.2f}",
+        apart > 1.5 * real, rows,
+    )  # fmt: skip
+
+
+DISCONTINUITY = Experiment(
+    "Do tokens that are drawn at once break stays, and what helps: smoothing, sharper draws, or coupling?",
+    discontinuity,
+    SIZES,
+)
+
+
+def published_vs_corrected(lab: Lab) -> Outcome:
+    """All scores of the three settings, beside the floor and the baselines."""
+    cases = {
+        "published": sized(PUBLISHED, lab.settings),
+        "corrected": sized(CORRECTED, lab.settings),
+        "mobtk": ours(lab),
+    }
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, recipe in cases.items():
+        for seed in range(lab.seeds):
+            case = {"published": "published", "corrected": "corrected"}.get(name, "ours")
+            scores = lab.scores(lab.run(case, recipe, seed), baselines=seed == 0)
+            found.setdefault(name, []).append(scores.pop("model"))
+            for source, values in scores.items():
+                found.setdefault(source, [values])
+    metrics = list(found["floor"][0])
+    rows: list[dict[str, Any]] = [
+        {"model": name, **{m: _mean([s[m] for s in some]) for m in metrics}} for name, some in found.items()
+    ]
+    error = {row["model"]: _mean([row[m] for m in INDIVIDUAL]) for row in rows}
+    return Outcome(
+        f"mean of the four individual JSD: published {error['published']:.4f}, corrected {error['corrected']:.4f}, mobtk's "
+        f"parts {error['mobtk']:.4f}, floor {error['floor']:.4f}",
+        error["corrected"] < error["published"], rows,
+    )  # fmt: skip
+
+
+PUBLISHED_VS_CORRECTED = Experiment(
+    "Are the corrections worth it in the weeks that are generated?", published_vs_corrected, SIZES
+)
+
+
+def _with(recipe: Recipe, backbone: str, *options: str) -> Recipe:
+    """The recipe with another backbone, as deep and with as many heads."""
+    same = {k: v for k, v in recipe.backbone.options.items() if k in (options or ("depth", "heads"))}
+    return msgspec.structs.replace(recipe, backbone=Part(backbone, same))
+
+
+def swap(lab: Lab) -> Outcome:
+    """One part replaced at a time, trained to the same budget."""
+    base = ours(lab)
+    cases = {
+        "transformer": base,
+        "mamba": _with(base, "mamba", "depth"),
+        "gpt2": _with(base, "gpt2"),
+        "star": _with(base, "mstar.star"),
+    }
+    rows: list[dict[str, Any]] = []
+    for name, recipe in cases.items():
+        runs = [lab.run(f"swap-{name}", recipe, seed) for seed in range(lab.seeds)]
+        scores = [lab.scores(run)["model"] for run in runs]
+        losses = [min(e["valid_loss"] for e in run.history() if e["stage"] == "generator") for run in runs]
+        size = sum(p.numel() for p in runs[0].model().backbone.parameters())
+        rows.append({
+            "backbone": name, "parameters": size, "validation loss": _mean(losses),
+            **{m: _mean([s[m] for s in scores]) for m in INDIVIDUAL},
+        })  # fmt: skip
+    best = min(rows, key=lambda row: row["validation loss"])["backbone"]
+    return Outcome(f"the smallest validation loss has {best}", None, rows)
+
+
+SWAP = Experiment("What does each backbone make of the same tokens?", swap, SIZES)
