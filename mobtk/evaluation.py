@@ -14,7 +14,7 @@ from mobtk.baselines import fit_baselines
 from mobtk.data.dataset import Dataset
 from mobtk.errors import BadInput
 from mobtk.generation import read_generated
-from mobtk.metrics import individual, next_place, population
+from mobtk.metrics import epidemic, individual, next_place, population
 from mobtk.metrics.cards import CARDS
 from mobtk.metrics.published import published_scores
 from mobtk.models.generator import Generator
@@ -37,7 +37,7 @@ def evaluate(
     repeats: int = 5,
     seed: int = 0,
     baselines: bool = True,
-    published: bool = False,
+    task: str = "fidelity",
 ) -> dict[str, Any]:
     """Score a generated population. ``mobtk evaluate`` does the same.
 
@@ -54,7 +54,8 @@ def evaluate(
         repeats: random halves.
         seed: of the halves and the baselines.
         baselines: also score the baselines.
-        published: compute the four individual metrics as the authors' code of M-STAR does.
+        task: ``fidelity``; ``published``, the same with the individual metrics as the authors' code of M-STAR computes them;
+            or ``epidemic``, the course of a disease among the people.
 
     Returns:
         what goes into the result file: ``scores`` by name of the source and metric, each ``{mean, std}``; the cards,
@@ -65,11 +66,9 @@ def evaluate(
     dataset = run.dataset(data)
     file = generated if generated is not None else run.path / "generated.parquet"
     sources = {"model": read_generated(file, dataset).astype(np.int64)}
-    result = compare(
-        dataset, sources, split=split, n=n, repeats=repeats, seed=seed, baselines=baselines, published=published
-    )
+    result = compare(dataset, sources, split=split, n=n, repeats=repeats, seed=seed, baselines=baselines, task=task)
     result["generated"] = str(file)
-    run.write_result("fidelity-published" if published else "fidelity", result)
+    run.write_result("fidelity-published" if task == "published" else task, result)
     return result
 
 
@@ -82,7 +81,7 @@ def compare(
     repeats: int = 5,
     seed: int = 0,
     baselines: bool = True,
-    published: bool = False,
+    task: str = "fidelity",
 ) -> dict[str, Any]:
     """Score any populations of cells against a dataset; the work of :func:`evaluate`."""
     _check(n, repeats, seed)
@@ -108,7 +107,17 @@ def compare(
         drawn |= {name: fitted.sample(size, rng) for name, fitted in fit_baselines(dataset).items()}
     mapper = dataset.mapper()
     lat, lon = mapper.decode(np.arange(mapper.n_cells[0]))
-    score = _published(lat, lon) if published else _fidelity(lat, lon, dataset.info.steps_per_day)
+    day = dataset.info.steps_per_day
+    scores: dict[str, Callable[[], _Score]] = {
+        "fidelity": lambda: _fidelity(lat, lon, day),
+        "published": lambda: _published(lat, lon),
+        "epidemic": lambda: _epidemic(day),
+    }
+    if task not in scores:
+        raise BadInput(f"task {task!r} is not one of {', '.join(scores)}")
+    if task == "epidemic" and dataset.info.step == "event":
+        raise BadInput("--task epidemic wants sequences of regular steps, in which people meet; these are of events")
+    score = scores[task]()
     real = dataset.cells[rows].astype(np.int64)
     found: dict[str, dict[str, list[float]]] = {}
     for a, b in halves:
@@ -125,7 +134,7 @@ def compare(
         "seed": seed,
         "split": split,
         "dataset": {"path": str(dataset.path), "name": dataset.info.name, "rows": dataset.info.split},
-        "published": published,
+        "task": task,
         "scores": {
             name: {k: {"mean": float(np.mean(v)), "std": float(np.std(v))} for k, v in values.items()}
             for name, values in found.items()
@@ -187,6 +196,17 @@ def _published(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> _Score:
             **{key: individual_score(key) for key in keys},
             "density": lambda a, b: population.density_mape(a, b, n),
             "flow": lambda a, b: population.flow_mape(a, b, n, stays=True),
+        },
+    )
+
+
+def _epidemic(steps_per_day: int) -> _Score:
+    return _Score(
+        lambda cells: epidemic.seir(cells, steps_per_day),
+        {
+            "active": epidemic.active_error,
+            "peak_day": epidemic.peak_day_error,
+            "peak_height": epidemic.peak_height_error,
         },
     )
 

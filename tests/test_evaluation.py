@@ -41,7 +41,7 @@ def test_scores_tell_good_from_bad(town):
 
 def test_published_metrics_have_the_published_floor(town):
     """At 500 weeks the authors' functions give about .13 for Radius between two samples of one simulator."""
-    scores = compare(town, {}, repeats=2, baselines=False, published=True)["scores"]["floor"]
+    scores = compare(town, {}, repeats=2, baselines=False, task="published")["scores"]["floor"]
     assert set(scores) == {"distance", "radius", "duration", "dailyloc", "density", "flow"}
     assert 0.05 < scores["radius"]["mean"] < 0.5
 
@@ -82,8 +82,8 @@ def test_evaluate_writes_a_result_with_cards(trained):
     result = mobtk.evaluate(trained, repeats=2)
     assert (trained.path / "results" / "fidelity.json").is_file()
     assert set(result["cards"]) == set(FIDELITY)
-    published = mobtk.evaluate(trained, repeats=1, published=True, baselines=False)
-    assert published["published"] is True
+    published = mobtk.evaluate(trained, repeats=1, task="published", baselines=False)
+    assert published["task"] == "published"
 
 
 def test_next_place_of_people_who_alternate_is_foretold(tmp_path):
@@ -164,3 +164,62 @@ def test_an_epr_person_explores_only_new_cells_and_returns_elsewhere(city):
     moves = (drawn[:, 1:] != drawn[:, :-1]).sum() / (200 * 7)
     real = (city.cells[:, 1:] != city.cells[:, :-1]).sum() / (len(city) * 7)
     assert moves == pytest.approx(real, rel=0.1)
+
+
+def test_an_epidemic_follows_who_meets_whom():
+    from mobtk.metrics.epidemic import Disease, seir
+
+    together, apart = np.zeros((400, 24), int), np.arange(400)[:, None] + np.zeros((400, 24), int)
+    course = seir(together, 24, days=100)
+    first = Disease().first * 400
+    assert 0.15 < course.max() < 0.6 and 10 < course.argmax() < 70 and course[-1] < course.max() / 3
+    alone = seir(apart, 24, days=100)
+    assert alone.max() <= max(5, first) / 400 and alone[-1] < 0.002, "who meets nobody infects nobody"
+    assert seir(together, 24, days=100, disease=Disease(reproduction=0.5)).max() < 0.05
+    assert np.array_equal(course, seir(together, 24, days=100)), "the same seed gives the same course"
+
+
+def test_the_size_of_an_epidemic_is_that_of_theory():
+    """Everybody in one place: the share that is ever infected solves z = 1 - exp(-R z)."""
+    from mobtk.metrics.epidemic import Disease, seir
+
+    disease = Disease(latent=2.0, infectious=5.0)
+    course = seir(np.zeros((3000, 24), int), 24, days=200, repeats=3, disease=disease)
+    ever = course.sum() / (disease.latent + disease.infectious)  # everybody is active for that many days
+    z = 0.9
+    for _ in range(50):
+        z = 1 - np.exp(-disease.reproduction * z)
+    assert abs(ever - z) < 0.06
+
+
+def test_epidemic_scores_beside_floor_and_baselines(town):
+    wrong = town.cells[town.rows("train")][:, ::-1] * 0 + np.arange(len(town.rows("train")))[:, None] % 900
+    scores = compare(town, {"apart": wrong}, repeats=2, task="epidemic")["scores"]
+    assert scores["apart"]["active"]["mean"] > scores["floor"]["active"]["mean"]
+    assert set(scores["floor"]) == {"active", "peak_day", "peak_height"} and "Markov" in scores
+    with pytest.raises(BadInput, match="not one of fidelity, published, epidemic"):
+        compare(town, {}, task="weather")
+
+
+def test_usefulness_is_one_where_the_generated_are_the_real(trained, tmp_path):
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from mobtk.data.dataset import fixed_list
+    from mobtk.usefulness import _foretell, usefulness
+
+    dataset = trained.dataset()
+    about = {b"mobtk": json.dumps({"mapper": dataset.mapper_spec}).encode()}
+    file = tmp_path / "same.parquet"
+    cells = dataset.cells[dataset.rows("train")].astype(np.int64)
+    pq.write_table(pa.table({"cells": fixed_list(cells)}).replace_schema_metadata(about), file)
+    result = usefulness(trained, file, epochs=2)
+    assert set(result["scores"]) == {"trained on generated", "trained on real"} and result["n"] == len(cells)
+    assert result["ratio"]["acc@5"] == pytest.approx(1, rel=0.3)
+    with pytest.raises(BadInput, match="n=1000 is not within 16"):
+        usefulness(trained, file, n=1000)
+    model = mobtk.build("autoregressive", tmp_path / "r", data=dataset.path, changes={"traits": []}).model()
+    found = _foretell(model, cells[:4])
+    assert 0 <= found["acc@1"] <= found["acc@5"] <= 1 and set(found) == {"acc@1", "acc@5", "acc@1, moves", "acc@5, moves"}

@@ -16,7 +16,7 @@ FLOORS = [
     ("demo", "benchmarks"),
     ("testing",),
     ("report",),
-    ("experiments",),
+    ("experiments", "usefulness"),
     ("evaluation", "audit"),
     ("training", "generation"),
     ("runs",),

@@ -8,7 +8,9 @@ from mobtk.cli import json_option, show
 @click.command()
 @click.argument("run")
 @click.argument("generated", required=False)
-@click.option("--task", type=click.Choice(["fidelity", "next-place"]), default="fidelity", show_default=True)
+@click.option(
+    "--task", type=click.Choice(["fidelity", "next-place", "epidemic", "usefulness"]), default="fidelity", show_default=True
+)
 @click.option("--data", metavar="DATASET", help="Another dataset to compare with, of the same mapper.")
 @click.option("--split", default="test", show_default=True, help="train, valid or test.")
 @click.option("-n", type=int, help="Sequences on each side; as many as there are by default.")
@@ -34,17 +36,24 @@ def evaluate(
 
     GENERATED is generated.parquet in the run's folder by default. The floor is real against other real people, at
     the same size: what a perfect generator scores on average. With --task next-place nothing is generated; each
-    next place of the split is foretold.
+    next place of the split is foretold. --task epidemic compares the course of a disease among the people; --task
+    usefulness trains a predictor of the next place on generated and on real people and tests both on real ones.
     """
     from mobtk import evaluation
 
     if task == "next-place":
         result = evaluation.evaluate_next_place(run, data=data, split=split)
         text = f"{result['n']:,} visits of split {split!r}, {result['places']:,} places\n"
+    elif task == "usefulness":
+        from mobtk.usefulness import usefulness
+
+        result = usefulness(run, generated, n=n)
+        ratio = ", ".join(f"{k} {v:.2f}" for k, v in result["ratio"].items())
+        text = f"{result['n']:,} sequences to train on; generated over real: {ratio}\n"
     else:
         result = evaluation.evaluate(
             run, generated, data=data, split=split, n=n, repeats=repeats, seed=seed, baselines=baselines,
-            published=published,
+            task="published" if published else task,
         )  # fmt: skip
         text = f"{result['n']:,} sequences a side, {repeats} random halves of split {split!r}: mean ± standard deviation\n"
     show(result, as_json, text + evaluation.table(result))
