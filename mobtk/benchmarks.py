@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from mobtk.data.city import CRS, ORIGIN, make_city, write_points
 from mobtk.data.prepare import prepare
 from mobtk.data.visits import find_stays
+from mobtk.generation import default_batch
 from mobtk.mappers.grid import Grid
 from mobtk.metrics.individual import dailyloc_jsd, distance_jsd, duration_jsd, profile, radius_jsd
 from mobtk.models.assemble import assemble
+from mobtk.models.generator import Generator
 from mobtk.recipe import Part, Recipe
 
 REFERENCE = Recipe(
@@ -55,14 +58,17 @@ def tokenizer(weeks: int = 256) -> dict[str, float]:
 
 
 def generation(weeks: int = 64) -> dict[str, float]:
-    """Weeks per core-second from the reference generator, one by one and in a batch."""
+    """Weeks per core-second from the reference generator, and from one that goes hour by hour with the same backbone."""
     model, cells = _reference(weeks)
-    traits = torch.zeros(len(cells), 3, dtype=torch.long)
-    return {
-        "passes a week": model.tokenizer.schedule.n_groups,
-        "batch 1, weeks per core-second": 1 / _seconds(lambda: model.generate(traits[:1], 1)),
-        f"batch {len(cells)}, weeks per core-second": len(cells) / _seconds(lambda: model.generate(traits, len(cells))),
-    }
+    hourly = _reference(2, cells=True)[0]
+    found: dict[str, float] = {}
+    for name, one in (("coarse to fine", model), ("hour by hour", hourly)):
+        found[f"{name}, passes a week"] = one.tokenizer.schedule.n_groups
+        for n in (1, len(cells)):
+            for bfloat16 in (False, True):
+                work = partial(_generate, one, n, bfloat16)
+                found[f"{name}, {n} at once, {'bfloat16' if bfloat16 else 'float32'}"] = n / _seconds(work, 2)
+    return found
 
 
 def preparation(weeks: int = 100) -> dict[str, float]:
@@ -110,16 +116,26 @@ def preparation(weeks: int = 100) -> dict[str, float]:
         return found
 
 
+def _generate(model: Generator, n: int, bfloat16: bool) -> None:
+    """As ``mobtk generate`` does it: in parts that suit the machine."""
+    batch = default_batch(model.tokenizer.schedule, torch.device("cpu"))
+    for first in range(0, n, batch):
+        size = min(batch, n - first)
+        model.generate(torch.zeros(size, 3, dtype=torch.long), size, top_k=10, bfloat16=bfloat16)
+
+
 def _city(weeks: int) -> tuple[Any, Grid]:
     city, mapper = make_city(weeks), Grid(CRS, ORIGIN, (30, 30))
     lat, lon = city.positions()
     return mapper.encode(lat.ravel(), lon.ravel()).reshape(lat.shape).astype(np.int32), mapper
 
 
-def _reference(weeks: int) -> tuple[Any, torch.Tensor]:
-    cells, mapper = _city(weeks)
-    model = assemble(REFERENCE, mapper, 168, {"home": 900, "work": 900, "cluster": 8}).eval()
-    return model, torch.from_numpy(cells).long()
+def _reference(weeks: int, *, cells: bool = False) -> tuple[Any, torch.Tensor]:
+    """The reference model, or the same backbone over cells; and weeks of the city."""
+    weeks_of, mapper = _city(weeks)
+    recipe = REFERENCE.change("tokenizer", "cells") if cells else REFERENCE
+    model = assemble(recipe, mapper, 168, {"home": 900, "work": 900, "cluster": 8}).eval()
+    return model, torch.from_numpy(weeks_of).long()
 
 
 @torch.inference_mode()

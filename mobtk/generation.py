@@ -19,11 +19,14 @@ from tqdm import tqdm
 from mobtk.data.dataset import Dataset, fixed_list, list_column
 from mobtk.errors import BadInput
 from mobtk.models.generator import Generator
-from mobtk.runs import Run, find_device
+from mobtk.runs import Run, find_device, use_bfloat16
+from mobtk.schedule import Schedule
 from mobtk.storage import PathLike, fingerprint, new_file, write_text
 
 log = logging.getLogger("mobtk")
 
+ROWS = 2048
+"""Rows of a matrix product that a core works through best."""
 SHARD = 4096
 """People a shard: what is drawn from one seed, written as one file, and done again if it was cut off."""
 
@@ -40,7 +43,8 @@ def generate(
     coupling: int | None = None,
     traits: PathLike | None = None,
     seed: int = 0,
-    batch: int = 256,
+    batch: int | None = None,
+    precision: str | None = None,
     device: str = "auto",
     resume: bool = False,
     replace: bool = False,
@@ -64,7 +68,9 @@ def generate(
         traits: CSV or Parquet with a column for each trait of the recipe; used in turn. By default traits are drawn
             together, as whole rows, from the training sequences.
         seed: of everything random.
-        batch: people generated at once.
+        batch: people generated at once; by default as many as keep a processor's caches (:func:`default_batch`).
+        precision: of matrix products: ``float32``, ``bfloat16`` or ``auto``; the recipe's by default. (At a batch below 8
+            float32 is as fast.)
         device: ``auto``, ``cpu`` or ``cuda``.
         resume: go on with the shards that an earlier, unfinished call wrote.
         replace: replace an existing file.
@@ -78,7 +84,7 @@ def generate(
     sampling = msgspec.structs.asdict(run.recipe.sampling) | {k: v for k, v in asked.items() if v is not None}
     if sampling["coupling"] is None:
         sampling["coupling"] = run.data["steps_per_day"]
-    _check_sampling(**sampling, batch=batch, seed=seed)
+    _check_sampling(**sampling, batch=1 if batch is None else batch, seed=seed)
     sampling["coupling"] = sampling["coupling"] or None
     if out.exists() and not replace:
         raise BadInput(f"{out} exists already; choose another file, or replace it with --force")
@@ -88,7 +94,12 @@ def generate(
     if n is None or n < 1:
         raise BadInput(f"say how many people to generate, at least 1, not {n}")
     where = find_device(device)
+    precision = run.recipe.training.precision if precision is None else precision
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise BadInput(f"precision is auto, float32 or bfloat16, not {precision!r}")
+    sampling["bfloat16"] = use_bfloat16(precision, where)
     model = run.model().to(where)
+    batch = default_batch(model.tokenizer.schedule, where) if batch is None else batch
     if not any(entry["stage"] == "generator" for entry in run.history()):
         begun = " --resume" if run.history() else ""
         log.warning("the generator of %s is not trained yet; first: mobtk train %s%s", run.path, run.path, begun)
@@ -119,6 +130,11 @@ def generate(
                 bar.update(size)
     _join(parts, out)
     return out
+
+
+def default_batch(schedule: Schedule, device: torch.device) -> int:
+    """People to generate at once: on a processor, so many that the rows of the largest group stay near its caches."""
+    return 256 if device.type != "cpu" else max(1, min(256, ROWS // max(schedule.lengths)))
 
 
 def _draw(

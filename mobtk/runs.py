@@ -239,6 +239,15 @@ def find_device(device: str) -> torch.device:
         raise BadInput(f"device {device!r} is not on this machine; use auto, cpu or cuda") from None
 
 
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether matrix products are in bfloat16: ``auto`` where the processor multiplies it natively."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def load_weights(path: Path, model: torch.nn.Module) -> None:
     """Read weights into a model of the same recipe.
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from mobtk.errors import BadInput
 from mobtk.recipe import Stage
-from mobtk.runs import Run, find_device, save_tensors, save_weights
+from mobtk.runs import Run, find_device, save_tensors, save_weights, use_bfloat16
 from mobtk.storage import new_file, write_text
 
 log = logging.getLogger("mobtk")
@@ -331,13 +331,9 @@ class _Trainer:
 
         The codec searches nearest neighbours in float32 and gains nothing.
         """
-        if self.settings.precision != "auto":
-            return self.settings.precision == "bfloat16"
-        if stage == "tokenizer":
+        if self.settings.precision == "auto" and stage == "tokenizer":
             return False
-        if self.device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return use_bfloat16(self.settings.precision, self.device)
 
     def agree(self, stop: bool) -> bool:
         """Whether any process wants to stop."""

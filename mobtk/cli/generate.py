@@ -20,7 +20,8 @@ from mobtk.cli import force_option, json_option, show
 )
 @click.option("--traits", metavar="FILE", help="CSV or Parquet of traits; drawn like the training population's otherwise.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--batch", type=int, default=256, show_default=True, help="People generated at once.")
+@click.option("--batch", type=int, help="People generated at once; what suits the machine by default.")
+@click.option("--precision", help="float32, bfloat16 or auto; as in the recipe.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--resume", is_flag=True, help="Go on with the shards of an earlier, unfinished call.")
 @force_option

@@ -73,12 +73,14 @@ class Generator(nn.Module):
         min_p: float | None = None,
         coupling: int | None = None,
         generator: torch.Generator | None = None,
+        bfloat16: bool = False,
     ) -> Int[Tensor, "B T"]:
         """Draw ``n`` sequences, one for each row of traits.
 
         Tokens of a group are decided at once, so by themselves they know nothing of each other's draw. With a
         ``coupling`` of some steps (a day), those of a group that stand in the same window of so many steps share
         their random numbers: each still follows the model's distribution, and they agree where they can.
+        With ``bfloat16`` the matrix products of backbone and head are in it; the tokenizer stays exact.
         """
         schedule = self.tokenizer.schedule
         cond = self._condition(traits)
@@ -90,17 +92,18 @@ class Generator(nn.Module):
             x = self.tokenizer.next_inputs(tokens[:, : group.start], k, draft)
             if cond is not None and (k == 0 or not self.backbone.uses_condition):
                 x = x + cond[:, None]
-            hidden = self.backbone(x, schedule, cond, state)
-            drawn = self.tokenizer.head.sample(
-                hidden,
-                x,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                share=None if window is None else window[group],
-                generator=generator,
-            )
+            with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bfloat16):
+                hidden = self.backbone(x, schedule, cond, state)
+                drawn = self.tokenizer.head.sample(
+                    hidden,
+                    x,
+                    temperature=temperature,
+                    top_k=top_k,
+                    top_p=top_p,
+                    min_p=min_p,
+                    share=None if window is None else window[group],
+                    generator=generator,
+                )
             if drawn.dtype != tokens.dtype or drawn.ndim != tokens.ndim:  # numbers rather than codes
                 tokens = drawn.new_empty(n, schedule.n_tokens, *drawn.shape[2:])
             tokens[:, group] = drawn
