@@ -35,19 +35,20 @@ FIGURES = {
     "copies_of_outsiders": "the same share among outsiders: how often people are alike by chance",
     "near_copies": f"share of generated sequences that differ from a member's in at most {NEAR:.0%} of the steps",
     "near_copies_of_outsiders": "the same share among outsiders",
-    "closer_to_members": "share of generated sequences nearer to a member than to any of as many outsiders, ties halved; "
-    "0.5 for a generator that has learned nothing by heart",
-    "closer_to_members_error": "its standard error",
+    "closer_to_members": "share of generated sequences whose nearest among as many members and outsiders is a member; 0.5 "
+    "where neither the model nor the traits it was given know the members",
+    "closer_to_members_error": "its standard deviation if members and outsiders were dealt at random",
     "distance_to_members": "median share of steps in which a generated sequence differs from the nearest member",
     "distance_to_outsiders": "the same to the nearest outsider",
     "distance_attack_auc": "how well members are told from outsiders by their distance to the generated sequences: the "
     "chance that a member is nearer than an outsider; 0.5 is guessing",
     "distance_attack_error": "its standard error",
     "distance_attack_tpr": "share of members that attack finds while it accuses 1 % of outsiders",
-    "likelihood_attack_auc": "the same, by the likelihood that the model gives to their sequence (whoever has the weights)",
+    "likelihood_attack_auc": "the same, by the likelihood that the model gives to their tokens (whoever has the weights)",
     "likelihood_attack_error": "its standard error",
     "likelihood_attack_tpr": "share of members that attack finds while it accuses 1 % of outsiders",
     "exposure": "mean bits by which planted canaries are likelier than others drawn alike: 1.4 is chance, 11 is the most",
+    "canaries": "how many were planted",
 }
 """What each figure of an audit means."""
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -77,7 +78,8 @@ def audit(
     Args:
         run: a trained run or its folder.
         generated: the file; ``generated.parquet`` in the run's folder by default.
-        n: members, outsiders and generated sequences at most, each; 2,000 or as many as there are.
+        n: members, outsiders and generated sequences at most, each, one a person; 2,000 or as many as there are. The
+            distance attack looks at all that were generated.
         seed: of the choice of them.
         batch: sequences at once through the model.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -97,30 +99,33 @@ def audit(
     file = generated if generated is not None else run.path / "generated.parquet"
     made = read_generated(file, dataset).astype(np.int32)
     rng = np.random.default_rng(seed)
-    planted = np.char.startswith(dataset.users.astype(str), CANARY)
-    inside = dataset.rows("train")
-    inside = inside[~planted[inside]]
-    outside = dataset.rows("test")
-    outside = outside[~np.isin(dataset.users[outside], dataset.users[inside])]
+    canary = np.char.startswith(dataset.users.astype(str), CANARY)
+    train = dataset.rows("train")
+    planted = train[canary[train]]
+    known = {*FIGURES} - (set() if len(planted) else {"exposure", "canaries"})
+    unknown = [name for name, _, _ in conditions if name not in known]
+    if unknown:
+        raise BadInput(f"--fail-if names {unknown[0]!r}, which is none of {', '.join(f for f in FIGURES if f in known)}")
+    inside, outside = train[~canary[train]], dataset.rows("test")
+    outside = outside[~canary[outside] & ~np.isin(dataset.users[outside], dataset.users[inside])]
+    inside, outside = (_one_each(dataset.users, rows, rng) for rows in (inside, outside))
     if len(outside) < 10 or len(inside) < 10:
         raise BadInput(
-            f"an audit compares with people the model never saw, and dataset {dataset.path} has {len(outside):,} sequences "
-            "of such in its test split; split it by user, with enough people"
+            f"an audit compares with people the model never saw, and dataset {dataset.path} has {len(outside):,} "
+            "of them in its test split; split it by user, with enough people"
         )
     size = min(n or 2000, len(inside), len(outside))
     members, outsiders = rng.choice(inside, size, replace=False), rng.choice(outside, size, replace=False)
     cells = np.ascontiguousarray(dataset.cells, np.int32)
     drawn = made[rng.permutation(len(made))[:size]]
-    figures = _copies(drawn, cells[dataset.rows("train")], cells[members], cells[outsiders])
+    figures = _copies(drawn, cells[train], cells[members], cells[outsiders], rng)
     figures |= _distance_attack(made, cells[members], cells[outsiders], rng)
     model = run.model().to(find_device(device))
     surprise = _Surprise(model, dataset, run.recipe.traits, batch)
     figures |= _attack("likelihood_attack", -surprise(members), -surprise(outsiders), rng)
-    if planted.any():
-        figures["exposure"] = _exposure(surprise, dataset, np.flatnonzero(planted), rng)
-    unknown = [name for name, _, _ in conditions if name not in figures]
-    if unknown:
-        raise BadInput(f"--fail-if names {unknown[0]!r}, which is none of {', '.join(figures)}")
+    if len(planted):
+        figures["exposure"] = _exposure(surprise, dataset, planted, rng)
+        figures["canaries"] = len(np.unique(dataset.users[planted]))
     failed = [text for text, (name, test, limit) in zip(fail_if, conditions, strict=True) if test(figures[name], limit)]
     result = {
         "n": size,
@@ -134,7 +139,7 @@ def audit(
             name: unique_by_points(part, KS, rng) for name, part in (("members", cells[members]), ("generated", drawn))
         },
         "failed": failed,
-        "summary": _summary(figures),
+        "summary": _summary(figures | {"n": size}),
         "mobtk": __version__,
     }
     run.write_result("audit", result)
@@ -150,29 +155,38 @@ def _condition(text: str) -> tuple[str, Callable[[float, float], bool], float]:
         raise BadInput(f"--fail-if {text!r} is no condition such as 'likelihood_attack_auc>0.6'") from None
 
 
+def _one_each(users: NDArray[Any], rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random row of each user, so that rows are independent."""
+    rows = rng.permutation(rows)
+    return rows[np.unique(users[rows].astype(str), return_index=True)[1]]
+
+
 def _copies(
-    generated: NDArray[np.int32], training: NDArray[np.int32], members: NDArray[np.int32], outsiders: NDArray[np.int32]
-) -> dict[str, float]:
+    generated: NDArray[np.int32], training: NDArray[np.int32], members: NDArray[np.int32], outsiders: NDArray[np.int32],
+    rng: np.random.Generator,
+) -> dict[str, float]:  # fmt: skip
     """Copies are looked for among all of the training split, distances compared with as many of each side."""
     steps = training.shape[1]
     found: dict[str, float] = {}
     for name, some in (("", generated), ("_of_outsiders", outsiders)):
-        away = kernels.nearest_sequence(some, training) / steps
+        away = kernels.nearest_sequence(some, training)[1] / steps
         found |= {f"copies{name}": float((away == 0).mean()), f"near_copies{name}": float((away <= NEAR).mean())}
-    to_members, to_outsiders = (kernels.nearest_sequence(generated, side) / steps for side in (members, outsiders))
-    closer = (to_members < to_outsiders) + 0.5 * (to_members == to_outsiders)
+    order = rng.permutation(len(members) + len(outsiders))  # among equals the nearest is any
+    is_member = (order < len(members)).astype(float)
+    nearest = kernels.nearest_sequence(generated, np.concatenate([members, outsiders])[order])[0]
+    chance = [rng.permutation(is_member)[nearest].mean() for _ in range(200)]
     return found | {
-        "closer_to_members": float(closer.mean()),
-        "closer_to_members_error": float(closer.std() / len(closer) ** 0.5),
-        "distance_to_members": float(np.median(to_members)),
-        "distance_to_outsiders": float(np.median(to_outsiders)),
+        "closer_to_members": float(is_member[nearest].mean()),
+        "closer_to_members_error": float(np.std(chance)),
+        "distance_to_members": float(np.median(kernels.nearest_sequence(generated, members)[1] / steps)),
+        "distance_to_outsiders": float(np.median(kernels.nearest_sequence(generated, outsiders)[1] / steps)),
     }
 
 
 def _distance_attack(
     generated: NDArray[np.int32], members: NDArray[np.int32], outsiders: NDArray[np.int32], rng: np.random.Generator
 ) -> dict[str, float]:
-    near = [-kernels.nearest_sequence(side, generated).astype(float) for side in (members, outsiders)]
+    near = [-kernels.nearest_sequence(side, generated)[1].astype(float) for side in (members, outsiders)]
     return _attack("distance_attack", near[0], near[1], rng)
 
 
@@ -190,7 +204,7 @@ def _attack(
     return {
         f"{name}_auc": float(roc_auc_score(truth, score)),
         f"{name}_error": float(np.std(again)),
-        f"{name}_tpr": float(true[false <= 0.01].max(initial=0.0)),
+        f"{name}_tpr": float(np.interp(0.01, false, true)),
     }
 
 
@@ -248,8 +262,8 @@ def unique_by_points(cells: NDArray[Any], ks: Sequence[int], rng: np.random.Gene
 def _summary(figures: dict[str, float]) -> str:
     """The audit in plain words; a finding counts beyond three standard errors."""
     found = []
-    more = figures["copies"] - figures["copies_of_outsiders"]
-    if more > 0.01:
+    chance = max(figures["copies_of_outsiders"], 1 / figures["n"])
+    if figures["copies"] - chance > 3 * (2 * chance * (1 - chance) / figures["n"]) ** 0.5:
         found.append(f"{figures['copies']:.1%} of the generated sequences are copies of training sequences, "
                      f"against {figures['copies_of_outsiders']:.1%} that are so by chance")  # fmt: skip
     if figures["closer_to_members"] > 0.5 + 3 * figures["closer_to_members_error"]:
@@ -262,7 +276,7 @@ def _summary(figures: dict[str, float]) -> str:
                 f"whoever has {who} can tell training people from others in {figures[f'{attack}_auc']:.0%} of pairs, and "
                 f"is sure of {figures[f'{attack}_tpr']:.1%} of them (1 % would be chance)"
             )
-    if figures.get("exposure", 0.0) > 4:
+    if "exposure" in figures and figures["exposure"] > 1.44 + 3 * 1.44 / figures["canaries"] ** 0.5:
         found.append(f"planted canaries are remembered ({figures['exposure']:.1f} bits)")
     if not found:
         return "No leak was found: training people cannot be told from others by any of the attacks tried."

@@ -55,11 +55,13 @@ class Experiment:
         question: what is asked, a sentence.
         answer: from a lab to an outcome.
         sizes: settings of each of :data:`SIZES`; ``weeks`` is the size of the built-in city.
+        seeded: whether it trains each case with several seeds where that is asked for.
     """
 
     question: str
     answer: "Callable[[Lab], Outcome]"
     sizes: Mapping[str, Mapping[str, Any]]
+    seeded: bool = False
 
 
 @dataclass
@@ -107,6 +109,8 @@ class Lab:
             fresh[kind]["name"] = registry().find(kind, fresh[kind]["name"]).full_name
         if msgspec.to_builtins(run.recipe) | {"mapper": None} != fresh:
             raise BadInput(f"{path} holds a run of another recipe; give the experiment another folder with -o")
+        if run.data["sha256"] != self.dataset().info.sha256:
+            raise BadInput(f"{path} holds a run for other data; give the experiment another folder with -o")
         begun = (path / "state" / "state.safetensors").exists()
         return train(run, resume=begun, until=until, device=self.device)
 
@@ -114,7 +118,7 @@ class Lab:
         """``(n, T)`` cells that a run generates; as many as half of the test split by default."""
         file = run.path / f"{name}.parquet"
         if not file.exists():
-            generate(run, n or len(self.dataset().rows("test")) // 2, file, device=self.device, **sampling)
+            generate(run, n or len(self.dataset().rows("test")) // 2, file, device=self.device, resume=True, **sampling)
         return read_generated(file, self.dataset()).astype(np.int64)
 
     def scores(
@@ -159,6 +163,8 @@ def run_experiment(
         raise BadInput(f"size {size!r} is not one of {', '.join(SIZES)}")
     if seeds < 1:
         raise BadInput(f"seeds is at least 1, not {seeds}")
+    if seeds > 1 and not experiment.seeded:
+        raise BadInput(f"experiment {full_name} trains each case once; leave --seeds out")
     folder = Path(out) / full_name.replace("/", "-") / size
     lab = Lab(folder, experiment.sizes[size], seeds, data, device)
     started = time.perf_counter()

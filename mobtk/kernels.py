@@ -326,14 +326,16 @@ def cells_by_polynomials(
 
 
 @njit(cache=True)
-def nearest_sequence(sequences: NDArray, others: NDArray) -> NDArray:
-    """In how many steps each sequence ``(N, T)`` differs from the one of the others ``(M, T)`` that is most like it."""
+def nearest_sequence(sequences: NDArray, others: NDArray) -> tuple[NDArray, NDArray]:
+    """Of the others ``(M, T)`` the first that is most like each sequence ``(N, T)``, and in how many steps they differ."""
     n, steps = sequences.shape
-    least = np.full(n, steps, np.int64)
+    least = np.full(n, steps + 1, np.int64)
+    which = np.zeros(n, np.int64)
     for i in range(n):
         for j in range(len(others)):
             differ = 0
             for t in range(steps):
                 differ += sequences[i, t] != others[j, t]
-            least[i] = min(least[i], differ)
-    return least
+            if differ < least[i]:
+                least[i], which[i] = differ, j
+    return which, least

@@ -89,7 +89,7 @@ def usefulness(
         "dataset": {"path": str(dataset.path), "name": dataset.info.name, "rows": dataset.info.split},
         "generated": str(file),
         "scores": means,
-        "ratio": {k: a[k]["mean"] / b[k]["mean"] for k in a},
+        "ratio": {k: a[k]["mean"] / b[k]["mean"] if b[k]["mean"] else float("nan") for k in a},
         "recipe": msgspec.to_builtins(PREDICTOR),
         "mobtk": __version__,
     }
@@ -116,7 +116,8 @@ def _foretell(model: Generator, cells: NDArray[np.int64]) -> dict[str, float]:
     h, t = np.concatenate(higher), np.concatenate(tied)
     moves = (cells[:, 1:] != cells[:, :-1]).ravel()
     found = {f"acc@{k}": accuracy_at(k, h, t) for k in (1, 5)}
-    return found | {f"acc@{k}, moves": accuracy_at(k, h[moves], t[moves]) for k in (1, 5)}
+    of_moves = {f"acc@{k}, moves": accuracy_at(k, h[moves], t[moves]) if moves.any() else float("nan") for k in (1, 5)}
+    return found | of_moves
 
 
 def _with_training(dataset: Dataset, cells: Any, out: Path) -> Dataset:

@@ -38,6 +38,8 @@ def plant(
     """
     if users < 1 or times < 1:
         raise BadInput(f"canaries and their times are at least 1, not users={users}, times={times}")
+    if np.char.startswith(dataset.users.astype(str), CANARY).any():
+        raise BadInput(f"dataset {dataset.path} has canaries already; plant them in the one it was made from")
     rng = np.random.default_rng(seed)
     train = dataset.rows("train")
     cells = np.repeat(draw_canaries(users, dataset.info.steps, dataset.mapper().n_cells[0], rng), times, axis=0)

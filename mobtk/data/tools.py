@@ -131,11 +131,13 @@ def extend(
         replace: replace an existing folder.
     """
     table = dataset.to_arrow()
+    named = table["user"].cast(pa.string())
+    table = table.set_column(table.column_names.index("user"), "user", named)
     names, number = np.unique(np.asarray(users, str), return_inverse=True)
     persons = dataset.info.trait_sizes.get("person", 0)
     more = table.take(pa.array(like))
     own = {
-        "user": pa.array(users, table.schema.field("user").type),
+        "user": pa.array(users, pa.string()),
         "cells": fixed_list(cells.astype(np.int64)),
         "split": pa.array(["train"] * len(more), table.schema.field("split").type),
         "person": pa.array((persons + number).astype(np.int32)),
@@ -175,7 +177,8 @@ def _write(
     for name, values in own.items():
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
     info: Info = msgspec.convert(msgspec.to_builtins(like.info), Info)
-    info.trait_sizes["person"] = persons
+    if "person" in table.column_names:
+        info.trait_sizes["person"] = persons
     info.funnel = [*(loss for loss in like.info.funnel if len(sources) == 1), *told]
     info.sources = [f"{d.path} ({d.fingerprint[:16]})" for d in sources]
     info.licence = "; ".join(dict.fromkeys(d.info.licence for d in sources))

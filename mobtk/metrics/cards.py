@@ -143,7 +143,7 @@ CARDS: dict[str, Card] = {
             "0 and up",
             "lower",
             masking="days on which at most 0.1 % of real people are infected",
-            aggregation="120 days, mean of 5 simulations of each population",
+            aggregation="120 days, mean of 20 simulations of each population",
             source=_MSTAR + ", E Active; the model of the disease is ours: see mobtk.metrics.epidemic.seir",
         ),
         Card(

@@ -8,29 +8,37 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Disease:
-    """How a disease spreads, by default somewhat like influenza.
+    """How a disease spreads.
 
     Args:
-        reproduction: people that one infects in a population where all are susceptible and nobody is ever alone.
+        reproduction: people that one infects where all are susceptible and nobody is ever alone. Of a sample of a city most
+            are alone in their cell for much of the time: then far fewer, so that 5 lets about a fifth of a few thousand
+            people be ill at the peak.
         latent: mean days from infection to being infectious.
         infectious: mean days of being so.
         first: share of people infected at the start, drawn at random; at least five.
     """
 
-    reproduction: float = 2.5
+    reproduction: float = 5.0
     latent: float = 2.0
     infectious: float = 5.0
     first: float = 0.005
 
 
 def seir(
-    cells: ArrayLike, steps_per_day: int, *, days: int = 120, repeats: int = 5, seed: int = 0, disease: Disease | None = None
+    cells: ArrayLike,
+    steps_per_day: int,
+    *,
+    days: int = 120,
+    repeats: int = 20,
+    seed: int = 0,
+    disease: Disease | None = None,
 ) -> NDArray[np.float64]:
     """Share of people that are infected (latent or infectious) each day, mean over repeats, ``(days,)``.
 
     A stochastic SEIR model (Kermack and McKendrick 1927, https://doi.org/10.1098/rspa.1927.0118, with a latent state): at
     each step every susceptible person meets others of the same cell at random, so that the chance to be infected is
-    ``1 - exp(-r I / n)``, with ``I`` of the ``n`` people of the cell infectious. Sequences are lived again and again.
+    ``1 - exp(-r I / n)``, with ``I`` of the ``n`` others of the cell infectious. Sequences are lived again and again.
 
     Args:
         cells: ``(N, T)``.
@@ -46,7 +54,7 @@ def seir(
     rate = disease.reproduction / (disease.infectious * steps_per_day)
     become, recover = (1 - np.exp(-1 / (d * steps_per_day)) for d in (disease.latent, disease.infectious))
     columns = np.ascontiguousarray(cells.T)
-    crowd = [np.maximum(1, np.bincount(c, minlength=n_cells)) for c in columns]
+    others = [np.maximum(1, np.bincount(c, minlength=n_cells) - 1) for c in columns]
     active = np.zeros(days)
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])
@@ -60,7 +68,7 @@ def seir(
                 if not len(sick) and not len(latent):
                     break
                 if len(sick):
-                    danger = 1 - np.exp(-rate * np.bincount(here[sick], minlength=n_cells) / crowd[step % steps])
+                    danger = 1 - np.exp(-rate * np.bincount(here[sick], minlength=n_cells) / others[step % steps])
                     exposed = np.flatnonzero((danger[here] > 0) & (state == 0))
                     state[exposed[rng.random(len(exposed)) < danger[here[exposed]]]] = 1
                     state[sick[rng.random(len(sick)) < recover]] = 3

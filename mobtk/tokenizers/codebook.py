@@ -72,4 +72,5 @@ class Codebook(nn.Module):
         dead = (self.uses < self.revive)[:, None]
         self.sums.copy_(torch.where(dead, spare * self.revive, self.sums))
         self.uses.clamp_(min=self.revive)
-        self.table.copy_(self.sums / self.uses.clamp(min=1e-5)[:, None])
+        used = (self.uses > 1e-5)[:, None]  # without revival a code that nobody chooses stays where it is
+        self.table.copy_(torch.where(used, self.sums / self.uses.clamp(min=1e-5)[:, None], self.table))

@@ -28,10 +28,14 @@ CPU_CHANGES = {
 }  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"weeks": 200, "changes": TINY_CHANGES, "tokenizer": (1, 32, 1e-3), "generator": (1, 32, 1e-3)},
-    "cpu": {"weeks": 4000, "changes": CPU_CHANGES, "tokenizer": (20, 32, 1e-3), "generator": (6, 32, 1e-3)},
+    "cpu": {"weeks": 2000, "changes": CPU_CHANGES, "tokenizer": (10, 32, 1e-3), "generator": (5, 32, 1e-3)},
     "full": {"weeks": 100_000, "changes": {}, "tokenizer": (10, 128, 1e-4), "generator": (20, 128, 1e-3)},
 }
-"""Size of the city, of the models, and of each stage: epochs, batch, learning rate."""
+"""Size of the city, of the models, and of each stage: epochs, batch, learning rate.
+
+mobtk's parts train their tokenizer as their own recipe says, the generator as long as the others; all of it as their recipe
+says at full size.
+"""
 
 
 def sized(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -101,6 +105,7 @@ RECONSTRUCTION = Experiment(
     "Do the corrections let the tokenizer carry the weeks of people it has not seen better than the published rule?",
     reconstruction,
     SIZES,
+    True,
 )
 
 
@@ -117,7 +122,7 @@ def codebook(lab: Lab) -> Outcome:
     for i, (name, recipe) in enumerate(cases.items()):
         health = _health(lab, lab.run(f"case{i}", recipe, until="tokenizer"))
         used[name] = health["codes_used"] / recipe.tokenizer.options["codes"]
-        scales = {f"scale {k}": health[f"used_scale_{k}"] for k in range(8)}
+        scales = {f"scale {k[11:]}": v for k, v in health.items() if k.startswith("used_scale_")}
         rows.append({"codebook": name, "used": used[name], "perplexity": health["codes_perplexity"], **scales})
     share = used["moving averages and revival"]
     return Outcome(
@@ -142,10 +147,16 @@ LENGTHS: dict[str, list[int]] = {
 """Tokens of each scale, by the number of scales."""
 
 
+def _lengths(of_week: list[int], steps: int) -> list[int]:
+    """The same scales for another number of steps."""
+    return sorted({max(1, round(n * steps / 168)) for n in of_week})
+
+
 def scales(lab: Lab) -> Outcome:
     """Fidelity and speed by the number of scales, and of one hour after the other."""
     base = ours(lab)
-    cases = {k: base.change("tokenizer.lengths", lengths) for k, lengths in LENGTHS.items()}
+    steps = lab.dataset().info.steps
+    cases = {k: base.change("tokenizer.lengths", _lengths(lengths, steps)) for k, lengths in LENGTHS.items()}
     cases["168, hour by hour"] = base.change("tokenizer", "cells")
     rows: list[dict[str, Any]] = []
     error: dict[str, float] = {}
@@ -168,7 +179,7 @@ def scales(lab: Lab) -> Outcome:
     )
 
 
-SCALES = Experiment("Are eight scales the best, as the paper says, and what do they cost?", scales, SIZES)
+SCALES = Experiment("Are eight scales the best, as the paper says, and what do they cost?", scales, SIZES, True)
 
 
 @torch.inference_mode()
@@ -199,9 +210,8 @@ def attributes(lab: Lab) -> Outcome:
         table.to_parquet(run.path / "profiles-wanted.parquet")
         generate(run, out=file, traits=run.path / "profiles-wanted.parquet", device=lab.device)
     made = read_generated(file, dataset).astype(np.int64)
-    step = np.arange(dataset.info.steps)
-    day = dataset.info.steps_per_day
-    home, work = home_and_work(made, step % day * 24 / day, step // day % 7 >= 5)
+    when = dataset.moments()[rows_]  # seconds of local time; 1970 began on a Thursday
+    home, work = home_and_work(made, when % 86_400 / 3600, (when // 86_400 + 3) % 7 >= 5)
     at_home = (made == table["home"].to_numpy()[:, None]).mean(1)
     real = (dataset.cells[rows_] == table["home"].to_numpy()[:, None]).mean(1)
     rows: list[dict[str, Any]] = []
@@ -274,7 +284,7 @@ def flips(cells: NDArray[np.int64]) -> float:
 
 
 def discontinuity(lab: Lab) -> Outcome:
-    """Flips of real weeks and of those generated with several ways of drawing; smoothing with the published tokenizer."""
+    """Flips of real weeks and of those generated with several ways of drawing; smoothing with the corrected tokenizer."""
     run, mst = lab.run("ours", ours(lab)), lab.run("corrected", sized(CORRECTED, lab.settings))
     dataset = lab.dataset()
     real = flips(dataset.cells[dataset.rows("test")].astype(np.int64))
@@ -371,4 +381,4 @@ def swap(lab: Lab) -> Outcome:
     return Outcome(f"the smallest validation loss has {best}", None, rows)
 
 
-SWAP = Experiment("What does each backbone make of the same tokens?", swap, SIZES)
+SWAP = Experiment("What does each backbone make of the same tokens?", swap, SIZES, True)

@@ -84,8 +84,11 @@ class MSTTokenizer(Tokenizer):
             raise BadInput(f"mst: lengths={list(lengths)} are at least 1 and end with {steps}, the steps of a sequence")
         if heads < 1 or width % heads:
             raise BadInput(f"mst: a width of {width} cannot have {heads} heads; choose a divisor")
-        if codes < 1:
-            raise BadInput(f"mst: codes is at least 1, not {codes}")
+        if codes < 1 or depth < 1 or not hottest > 1:
+            raise BadInput(
+                f"mst: codes and depth are at least 1 and hottest above 1, not codes={codes}, depth={depth}, "
+                f"hottest={hottest}"
+            )
         self.schedule = Schedule.coarse_to_fine(lengths, steps)
         self.smooth = smooth
         self.register_buffer("scale_of", self.schedule.group_of(), persistent=False)
@@ -121,10 +124,11 @@ class MSTTokenizer(Tokenizer):
 
     def inputs(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """What was said before each scale, spread to its length and refined."""
-        said = self.codec.replay(tokens.split(self.schedule.lengths, dim=1)[:-1])
-        before = torch.cat([self.codec.refine(k, f) for k, f in enumerate(said)], dim=1)
-        first = self.begin.expand(len(tokens), self.schedule.lengths[0], -1)
-        return torch.cat([first, self.read(before)], dim=1) + self.position + self.scale(self.scale_of)
+        x = [self.begin.expand(len(tokens), self.schedule.lengths[0], -1)]
+        if self.schedule.n_groups > 1:
+            said = self.codec.replay(tokens.split(self.schedule.lengths, dim=1)[:-1])
+            x.append(self.read(torch.cat([self.codec.refine(k, f) for k, f in enumerate(said)], dim=1)))
+        return torch.cat(x, dim=1) + self.position + self.scale(self.scale_of)
 
     def next_inputs(self, tokens: Int[Tensor, "B l"], k: int, state: State) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""

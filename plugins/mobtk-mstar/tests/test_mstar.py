@@ -166,6 +166,8 @@ def test_a_gradient_codebook_looks_at_angles():
         ({"lengths": [1, 12]}, "end with 24"),
         ({"pairing": "mine"}, "pairing is intended or published"),
         ({"heads": 3}, "cannot have 3 heads"),
+        ({"hottest": 1.0}, "hottest above 1"),
+        ({"depth": 0}, "depth are at least 1"),
     ],
 )
 def test_bad_options_are_told(options, message):
@@ -190,3 +192,9 @@ def test_recipes_train_and_generate(recipe, tmp_path):
     mobtk.generate(run, 10)
     result = mobtk.evaluate(run, n=10, repeats=1)
     assert set(result["scores"]["model"]) >= {"distance", "radius", "duration", "dailyloc"}
+
+
+def test_one_scale_will_do():
+    tokenizer, x = _small(lengths=[24]), stays(small_mapper(), n=4)
+    tokens = tokenizer.encode(x)
+    assert tokenizer.inputs(tokens).shape == (4, 24, 16) and tokenizer.decode(tokens).shape == x.shape
