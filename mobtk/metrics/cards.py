@@ -153,6 +153,7 @@ CARDS: dict[str, Card] = {
             "days",
             "0 to 119",
             "lower",
+            aggregation="as above",
             source=_MSTAR + "; as above",
         ),
         Card(
@@ -162,6 +163,7 @@ CARDS: dict[str, Card] = {
             "share",
             "0 and up",
             "lower",
+            aggregation="as above",
             source=_MSTAR + "; as above",
         ),
         Card(

@@ -6,12 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mobtk.contracts import Head
-from mobtk.tokenizers.heads import CategoricalHead, draw
+from mobtk.tokenizers.heads import CategoricalHead, SoftmaxHead, draw
 
 
 @final
-class ConfidenceHead(Head):
+class ConfidenceHead(SoftmaxHead):
     """A softmax over the codes whose temperature depends on confidence, as in the authors' code of M-STAR.
 
     The confidence of a token is its largest logit, taken to 0..1 between the smallest and the largest of its scale in its
@@ -30,12 +29,6 @@ class ConfidenceHead(Head):
     def logits(self, hidden: Float[Tensor, "B n D"], inputs: Float[Tensor, "B n D"]) -> Float[Tensor, "B n V"]:
         """Unnormalised log-probabilities, in float32."""
         return self.categorical.logits(hidden, inputs)
-
-    def loss(
-        self, hidden: Float[Tensor, "B n D"], inputs: Float[Tensor, "B n D"], tokens: Int[Tensor, "B n"]
-    ) -> Float[Tensor, "B n"]:
-        """See :class:`~mobtk.contracts.Head`."""
-        return self.categorical.loss(hidden, inputs, tokens)
 
     def sample(
         self,
