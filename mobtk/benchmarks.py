@@ -43,7 +43,7 @@ def metrics(weeks: int = 10_000) -> dict[str, float]:
         for score in (distance_jsd, radius_jsd, duration_jsd, dailyloc_jsd):
             score(a, b)
 
-    return {"weeks per core-second, four metrics": len(cells) / _seconds(compare)}
+    return {"weeks per core-second, four metrics": len(cells) / processor_seconds(compare)}
 
 
 def tokenizer(weeks: int = 256) -> dict[str, float]:
@@ -52,8 +52,8 @@ def tokenizer(weeks: int = 256) -> dict[str, float]:
     tokens = model.tokenizer.encode(cells)
     return {
         "tokens a week": model.tokenizer.schedule.n_tokens,
-        "encode, weeks per core-second": len(cells) / _seconds(lambda: model.tokenizer.encode(cells)),
-        "decode, weeks per core-second": len(cells) / _seconds(lambda: model.tokenizer.decode(tokens)),
+        "encode, weeks per core-second": len(cells) / processor_seconds(lambda: model.tokenizer.encode(cells)),
+        "decode, weeks per core-second": len(cells) / processor_seconds(lambda: model.tokenizer.decode(tokens)),
     }
 
 
@@ -67,7 +67,7 @@ def generation(weeks: int = 64) -> dict[str, float]:
         for n in (1, len(cells)):
             for bfloat16 in (False, True):
                 work = partial(_generate, one, n, bfloat16)
-                found[f"{name}, {n} at once, {'bfloat16' if bfloat16 else 'float32'}"] = n / _seconds(work, 2)
+                found[f"{name}, {n} at once, {'bfloat16' if bfloat16 else 'float32'}"] = n / processor_seconds(work, 2)
     return found
 
 
@@ -105,14 +105,14 @@ def preparation(weeks: int = 100) -> dict[str, float]:
 
         found = {
             "points": float(rows),
-            "prepare, Parquet, rows per core-second": rows / _seconds(prepared("p.parquet")),
-            "prepare, Parquet in no order": rows / _seconds(prepared("mixed.parquet")),
-            "prepare, CSV": rows / _seconds(prepared("p.csv")),
-            "pandas groups, Parquet": rows / _seconds(by_pandas, 1),
-            "stays, points per core-second": rows / _seconds(lambda: find_stays(frame)),
+            "prepare, Parquet, rows per core-second": rows / processor_seconds(prepared("p.parquet")),
+            "prepare, Parquet in no order": rows / processor_seconds(prepared("mixed.parquet")),
+            "prepare, CSV": rows / processor_seconds(prepared("p.csv")),
+            "pandas groups, Parquet": rows / processor_seconds(by_pandas, 1),
+            "stays, points per core-second": rows / processor_seconds(lambda: find_stays(frame)),
         }
         if find_spec("movingpandas"):
-            found["movingpandas, a point an hour, from memory"] = len(some) / _seconds(by_movingpandas, 1)
+            found["movingpandas, a point an hour, from memory"] = len(some) / processor_seconds(by_movingpandas, 1)
         return found
 
 
@@ -139,8 +139,8 @@ def _reference(weeks: int, *, cells: bool = False) -> tuple[Any, torch.Tensor]:
 
 
 @torch.inference_mode()
-def _seconds(work: Callable[[], Any], repeats: int = 3) -> float:
-    """Median processor time of a few runs after a first one."""
+def processor_seconds(work: Callable[[], Any], repeats: int = 3) -> float:
+    """Median processor time of a few runs in one thread after a first one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     work()

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from mobtk import kernels
 from mobtk.data.clean import Rules, in_order
-from mobtk.data.formats import FORMATS, Reading, find_files, find_format
+from mobtk.data.formats import FORMATS, Reading
 from mobtk.data.guess import STAND_IN, Column, guess
 from mobtk.data.moments import local_seconds, origin_us, zone_at
 from mobtk.data.points import UNREADABLE, Points, concat
-from mobtk.data.sources import estimate_rows, pieces, read_piece
+from mobtk.data.sources import begin, estimate_rows, pieces, read_piece
 from mobtk.errors import BadInput
 from mobtk.storage import PathLike
 
@@ -151,15 +151,8 @@ def check(
     """
     wish = reading or Reading(format="auto")
     names = [str(s) for s in ([sources] if isinstance(sources, (str, os.PathLike)) else sources)]
-    form = wish.format
-    if form == "auto":
-        form = find_format(sources) if wish.columns is None else "table"
-    if form not in FORMATS:
-        raise BadInput(f"format {form!r} is not one of auto, {', '.join(FORMATS)}")
-    files = find_files(sources, FORMATS[form].pattern)
-    plain = Reading()
-    told = {f: v for f in Reading.__struct_fields__ if (v := getattr(wish, f)) != getattr(plain, f) and f != "format"}
-    known = msgspec.structs.replace(Reading(format=form, **FORMATS[form].preset), **told)
+    files, known = begin(sources, wish)
+    form = known.format
     size = sum(f.stat().st_size for f in files)
     report = Report(names, len(files), size, form, FORMATS[form].title, 0)
     if FORMATS[form].note:

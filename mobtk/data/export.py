@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from mobtk.data.dataset import Dataset
+from mobtk.data.moments import in_zone
 from mobtk.errors import BadInput
 from mobtk.storage import PathLike, check_new_file, new_file
 
@@ -77,9 +78,7 @@ def _with_offset(frame: geopandas.GeoDataFrame, dataset: Dataset) -> geopandas.G
     zone = dataset.info.settings.get("timezone")
     for name in ("time", "start"):
         if zone and name in frame:
-            local = pd.DatetimeIndex(frame[name])
-            first = np.ones(len(local), bool)
-            frame[name] = local.tz_localize(zone, ambiguous=first, nonexistent=pd.Timedelta("1h"))
+            frame[name] = in_zone(pd.DatetimeIndex(frame[name]), zone)
     return frame
 
 

@@ -61,7 +61,7 @@ PUBLIC: dict[str, Public] = {
         "CC BY 4.0",
         "https://doi.org/10.5281/zenodo.10836269",
         "Yabe, Tsubouchi, Shimizu, Sekimoto 2024, YJMob100K, Scientific Data 11, 397",
-        "mobtk data prepare {}/yjmob100k-dataset1.csv.gz -o yjmob100k --step 30min --set size=500 --coverage 0.25",
+        "mobtk data prepare {}/yjmob100k-dataset1.csv -o yjmob100k --step 30min --set size=500 --coverage 0.25",
         url="https://zenodo.org/records/10836269/files/yjmob100k-dataset1.csv.gz",
         checksum="md5:3781f6f03a118b5f639bdb4f94dcfdb8",
     ),
@@ -70,7 +70,7 @@ PUBLIC: dict[str, Public] = {
         "none stated: public for research, by SNAP",
         "https://snap.stanford.edu/data/loc-Gowalla.html",
         "Cho, Myers, Leskovec 2011, Friendship and mobility, KDD",
-        "mobtk data prepare {}/loc-gowalla_totalCheckins.txt.gz -o gowalla --bounds=30.1,-98.0,30.6,-97.5 "
+        "mobtk data prepare {}/loc-gowalla_totalCheckins.txt -o gowalla --bounds=30.1,-98.0,30.6,-97.5 "
         "--timezone America/Chicago --step event --period 16 --mapper places --split time",
         url="https://snap.stanford.edu/data/loc-gowalla_totalCheckins.txt.gz",
     ),
@@ -79,7 +79,7 @@ PUBLIC: dict[str, Public] = {
         "none stated: public for research, by SNAP",
         "https://snap.stanford.edu/data/loc-Brightkite.html",
         "Cho, Myers, Leskovec 2011, Friendship and mobility, KDD",
-        "mobtk data prepare {}/loc-brightkite_totalCheckins.txt.gz -o brightkite --bounds=39.5,-105.2,40.0,-104.6 "
+        "mobtk data prepare {}/loc-brightkite_totalCheckins.txt -o brightkite --bounds=39.5,-105.2,40.0,-104.6 "
         "--timezone America/Denver --step event --period 16 --mapper places --split time",
         url="https://snap.stanford.edu/data/loc-brightkite_totalCheckins.txt.gz",
     ),

@@ -13,9 +13,10 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from mobtk.data.formats import COMPONENTS, LATS, LONS, TIMES, USERS, Reading
-from mobtk.data.moments import moments, zone_at
+from mobtk.data.moments import DIGITS, moments, unit_of, zone_at
 from mobtk.data.points import UNREADABLE
 from mobtk.data.sources import column_names, sample
+from mobtk.data.text import NoHeader
 from mobtk.errors import BadInput
 
 STAND_IN = "2000-01-03"
@@ -49,13 +50,9 @@ def guess(file: Path, reading: Reading) -> tuple[Reading, list[Column], list[str
     notes: list[str] = []
     try:
         present = column_names(file, reading)
-    except BadInput as error:
-        if "has no header" not in str(error):
-            raise
-        blank = msgspec.structs.replace(reading, columns=None, format="table")
-        fields = str(error).split("such as ", 1)[1].split(",")
-        names = tuple(f"c{i + 1}" for i in range(len(fields)))
-        reading = msgspec.structs.replace(blank, columns=names)
+    except NoHeader as error:
+        names = tuple(f"c{i + 1}" for i in range(error.columns))
+        reading = msgspec.structs.replace(reading, columns=names, format="table")
         present = list(names)
         notes.append(f"it has no header; its columns are called {', '.join(names)} here, by --columns")
     head = sample(file, reading, 50_000)
@@ -268,12 +265,12 @@ def _units_of_time(reading: Reading, head: pa.Table, notes: list[str]) -> Readin
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         numbers = column.drop_null().to_numpy().astype(float)
         top = float(np.abs(numbers).max()) if len(numbers) else 0.0
-        if 1.9e13 <= top < 2.2e13:
+        if DIGITS[0] <= top < DIGITS[1]:
             notes.append("times are numbers of year, month, day, hour, minute, second: --time-format %Y%m%d%H%M%S")
             return msgspec.structs.replace(reading, time_format="%Y%m%d%H%M%S")
-        for unit, low, high in (("s", 1e8, 1e10), ("ms", 1e11, 1e13), ("us", 1e14, 1e16), ("ns", 1e17, 1e19)):
-            if low <= top < high and reading.time_origin is None:
-                return msgspec.structs.replace(reading, time_unit=unit)
+        unit_by_size = unit_of(top)
+        if unit_by_size is not None and reading.time_origin is None:
+            return msgspec.structs.replace(reading, time_unit=unit_by_size)
         named = {
             "minute": "min",
             "_min": "min",

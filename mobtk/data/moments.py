@@ -115,6 +115,18 @@ def unit_us(unit: str) -> float:
     return factor
 
 
+DIGITS = (1.9e13, 2.2e13)
+"""Numbers between these are years, months, days, hours, minutes and seconds written one after the other."""
+
+
+def unit_of(largest: float) -> str | None:
+    """What numbers up to this count if they count from 1970 to about now, where their size tells."""
+    for unit, low, high in (("s", 1e8, 1e10), ("ms", 1e11, 1e13), ("us", 1e14, 1e16), ("ns", 1e17, 1e19)):
+        if low <= largest < high and not DIGITS[0] <= largest < DIGITS[1]:
+            return unit
+    return None
+
+
 def origin_us(origin: str | None) -> int:
     """Microseconds since 1970 of the moment from which numbers count."""
     if origin is None:
@@ -168,8 +180,13 @@ def _from_zone(local: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
     """Moments in UTC of wall-clock times; of a repeated hour the first, of a skipped one the hour after."""
     good = local > UNREADABLE
     index = pd.DatetimeIndex(np.where(good, local, 0).view("datetime64[us]"))
-    utc = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent=pd.Timedelta("1h")).tz_convert("UTC")
+    utc = in_zone(index, zone).tz_convert("UTC")
     return np.where(good, utc.tz_localize(None).as_unit("us").asi8, local)
+
+
+def in_zone(local: pd.DatetimeIndex, zone: str) -> pd.DatetimeIndex:
+    """Wall-clock times with their zone; of a repeated hour the first, of a skipped one the hour after."""
+    return local.tz_localize(zone, ambiguous=np.ones(len(local), bool), nonexistent=pd.Timedelta("1h"))
 
 
 def zone_at(lat: float, lon: float) -> str:

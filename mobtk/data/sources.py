@@ -43,7 +43,7 @@ from mobtk.data.formats import (
     some_names,
     unreadable,
 )
-from mobtk.data.moments import moments, origin_us
+from mobtk.data.moments import moments, origin_us, unit_of
 from mobtk.data.points import MISSING, Points, concat
 from mobtk.data.text import BLOCK, SPLITTABLE, parse_text, text_blocks, text_layout, wanted_columns
 from mobtk.errors import BadInput
@@ -62,22 +62,31 @@ LARGEST_GZ = 64 << 20
 Piece = tuple[Span, ...]
 
 
-def settle(sources: PathLike | Sequence[PathLike], wish: Reading) -> tuple[list[Path], Reading]:
-    """The files, and how they are read: what the wish leaves open is found by the format, by name or by looking.
+def begin(sources: PathLike | Sequence[PathLike], wish: Reading) -> tuple[list[Path], Reading]:
+    """The files, and what their format says of how they are read; the wish goes before it.
 
     Raises:
-        BadInput: a column is missing, has no clear name, or its unit cannot be told.
+        BadInput: there are no files, or no such format.
     """
     name = wish.format
     if name == "auto":  # who names the columns knows better than a guess by the first line
         name = find_format(sources) if wish.columns is None else "table"
     if name not in FORMATS:
         raise BadInput(f"format {name!r} is not one of auto, {', '.join(FORMATS)}")
-    form = FORMATS[name]
-    files = find_files(sources, form.pattern)
     default = Reading()
     told = {f: v for f in Reading.__struct_fields__ if (v := getattr(wish, f)) != getattr(default, f) and f != "format"}
-    reading = msgspec.structs.replace(Reading(format=name, **form.preset), **told)
+    reading = msgspec.structs.replace(Reading(format=name, **FORMATS[name].preset), **told)
+    return find_files(sources, FORMATS[name].pattern), reading
+
+
+def settle(sources: PathLike | Sequence[PathLike], wish: Reading) -> tuple[list[Path], Reading]:
+    """The files, and how they are read: what the wish leaves open is found by the format, by name or by looking.
+
+    Raises:
+        BadInput: a column is missing, has no clear name, or its unit cannot be told.
+    """
+    files, reading = begin(sources, wish)
+    name = reading.format
     if name != "table" and name != "gpx":
         return files, _who_is_who(files, reading)
     if reading.places is not None and reading.place is None:
@@ -160,9 +169,9 @@ def _unit(head: pa.Table, reading: Reading) -> str | None:
     if not len(values):
         return None
     largest = float(np.nanmax(np.abs(values)))
-    for unit, low, high in (("s", 1e8, 1e10), ("ms", 1e11, 1e13), ("us", 1e14, 1e16), ("ns", 1e17, 1e19)):
-        if low <= largest < high and reading.time_origin is None and not 1.9e13 <= largest < 2.2e13:
-            return unit
+    unit = unit_of(largest)
+    if unit is not None and reading.time_origin is None:
+        return unit
     raise BadInput(
         f"column {time!r} holds numbers up to {largest:g}: say what they count with --time-unit (ns, us, ms, s, min, h, "
         "D), and from when with --time-origin if not from 1970; or how they are written with --time-format"

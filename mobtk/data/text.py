@@ -18,6 +18,14 @@ BLOCK = 48 << 20
 SPLITTABLE = ("utf-8", "utf8", "utf-8-sig", "ascii", "latin-1", "latin1", "iso-8859-1", "cp1252", "windows-1252")
 
 
+class NoHeader(BadInput):
+    """A text begins with a row: a sentence, and how many columns it has."""
+
+    def __init__(self, sentence: str, columns: int) -> None:
+        super().__init__(sentence)
+        self.columns = columns
+
+
 class Text(Struct, frozen=True):
     """How a text is laid out: what parts its columns, their names, and the lines before the first row."""
 
@@ -65,9 +73,10 @@ def text_layout(file: Path, reading: Reading) -> Text:
             raise BadInput(f"{file} has {len(fields)} columns, and {len(reading.columns)} are named: {','.join(fields)}")
         return Text(separator, list(reading.columns), blank, encoding, reading.decimal)
     if sum(map(is_number, fields)) >= max(1, len(fields) // 2) and reading.format == "table":
-        raise BadInput(
+        raise NoHeader(
             f"{file} has no header (its first line is {first[:80]!r}); name its columns with --columns, such as "
-            f"{','.join(['user', 'time', 'lat', 'lon', *(f'c{i}' for i in range(5, 99))][: len(fields)])}"
+            f"{','.join(['user', 'time', 'lat', 'lon', *(f'c{i}' for i in range(5, 99))][: len(fields)])}",
+            len(fields),
         )
     return Text(separator, fields, blank + 1, encoding, reading.decimal)
 

@@ -22,6 +22,10 @@ class SoftmaxHead(Head):
     def logits(self, hidden: Float[Tensor, "B n D"], inputs: Float[Tensor, "B n D"]) -> Float[Tensor, "B n V"]:
         """Unnormalised log-probabilities, in float32."""
 
+    def tempered(self, logits: Float[Tensor, "B n V"]) -> Float[Tensor, "B n V"]:
+        """The logits that are drawn from, where a head draws some tokens warmer than others."""
+        return logits
+
     def loss(
         self, hidden: Float[Tensor, "B n D"], inputs: Float[Tensor, "B n D"], tokens: Int[Tensor, "B n"]
     ) -> Float[Tensor, "B n"]:
@@ -41,7 +45,7 @@ class SoftmaxHead(Head):
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "B n"]:
         """See :class:`~mobtk.contracts.Head`."""
-        return draw(self.logits(hidden, inputs), temperature, top_k, top_p, min_p, share, generator)
+        return draw(self.tempered(self.logits(hidden, inputs)), temperature, top_k, top_p, min_p, share, generator)
 
 
 @final

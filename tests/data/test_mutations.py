@@ -162,7 +162,7 @@ FILES = {
 }
 
 
-def _survives(name, content, folder):
+def _assert_survives(name, content, folder):
     """Prepared, or refused in one sentence; and nothing else is left."""
     file = folder / name
     file.write_bytes(content)
@@ -187,7 +187,7 @@ def test_there_are_a_hundred():
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_a_mutation_is_prepared_or_refused(name, tmp_path):
-    _survives(name, FILES[name], tmp_path)
+    _assert_survives(name, FILES[name], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_mutation_is_prepared_or_refused(name, tmp_path):
      ("a column too many", "whole lines", 39), ("longitudes to 360", None, 0), ("poles", None, 0)],
 )  # fmt: skip
 def test_a_loss_is_told_in_its_own_line(name, step, lost, tmp_path):
-    dataset = _survives(f"{name}.csv", FILES[f"{name}.csv"], tmp_path)
+    dataset = _assert_survives(f"{name}.csv", FILES[f"{name}.csv"], tmp_path)
     if step is not None:
         assert {loss.step: loss.why.split(" ")[0] for loss in dataset.info.funnel}[step] == f"{lost}"
 
@@ -208,4 +208,4 @@ def test_any_damage_to_a_text(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(1, 8))):
         at = data.draw(st.integers(0, len(content) - 1))
         content[at : at + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=20))
-    _survives("damaged.csv", bytes(content), tmp_path_factory.mktemp("damage"))
+    _assert_survives("damaged.csv", bytes(content), tmp_path_factory.mktemp("damage"))

@@ -12,7 +12,7 @@ import pytest
 import mobtk
 from mobtk.data.check import check
 from mobtk.data.export import LAYERS, export, layer
-from mobtk.data.fetch import Public, fetch
+from mobtk.data.fetch import PUBLIC, Public, fetch
 from mobtk.data.formats import Reading
 from mobtk.data.tools import merge, resplit, sample, validate
 from mobtk.errors import BadInput
@@ -255,3 +255,14 @@ def test_exported_times_say_their_offset(tmp_path):
                             lat="y", lon="x", period="day")  # fmt: skip
     export(dataset, tmp_path / "x.csv")
     assert pd.read_csv(tmp_path / "x.csv")["time"].str.endswith("+08:00").all()
+
+
+def test_what_comes_compressed_is_unpacked_and_read_so(tmp_path):
+    import gzip
+
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "made.csv.gz").write_bytes(gzip.compress(b"user,time,lat,lon\n"))  # as if it had come
+    public = Public("t", "CC0", "page", "me", "mobtk data prepare {}/made.csv -o x", url="http://127.0.0.1/made.csv.gz")
+    then = fetch("t", tmp_path / "f", agree=True, source=public)
+    assert (tmp_path / "f" / "made.csv").read_bytes() == b"user,time,lat,lon\n" and then.endswith("f/made.csv -o x")
+    assert not any(".gz" in public.then for public in PUBLIC.values()), "a large one is not read compressed"

@@ -2,11 +2,10 @@
 
 from typing import final
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from mobtk.tokenizers.heads import CategoricalHead, SoftmaxHead, draw
+from mobtk.tokenizers.heads import CategoricalHead, SoftmaxHead
 
 
 @final
@@ -30,24 +29,9 @@ class ConfidenceHead(SoftmaxHead):
         """Unnormalised log-probabilities, in float32."""
         return self.categorical.logits(hidden, inputs)
 
-    def sample(
-        self,
-        hidden: Float[Tensor, "B n D"],
-        inputs: Float[Tensor, "B n D"],
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        share: Int[Tensor, "n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Int[Tensor, "B n"]:
-        """See :class:`~mobtk.contracts.Head`; the ``n`` tokens are those of one scale."""
-        logits = self.logits(hidden, inputs)
-        if temperature == 0:
-            return logits.argmax(-1)
-        heat = self.hottest - confidence(logits)
-        return draw(logits / heat[..., None], temperature, top_k, top_p, min_p, share, generator)
+    def tempered(self, logits: Float[Tensor, "B n V"]) -> Float[Tensor, "B n V"]:
+        """The logits over the temperature of each token; the ``n`` tokens are those of one scale."""
+        return logits / (self.hottest - confidence(logits))[..., None]
 
 
 def confidence(logits: Float[Tensor, "B n V"]) -> Float[Tensor, "B n"]:
