@@ -21,7 +21,7 @@ SPLITTABLE = ("utf-8", "utf8", "utf-8-sig", "ascii", "latin-1", "latin1", "iso-8
 class NoHeader(BadInput):
     """A text begins with a row: a sentence, and how many columns it has."""
 
-    def __init__(self, sentence: str, columns: int) -> None:
+    def __init__(self, sentence: str, columns: int = 0) -> None:
         super().__init__(sentence)
         self.columns = columns
 

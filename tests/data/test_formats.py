@@ -190,3 +190,12 @@ def test_endless_lines_and_names_are_refused(content, message, tmp_path):
     (tmp_path / "p.csv.gz").write_bytes(gzip.compress(body))
     with pytest.raises(BadInput, match=message):
         mobtk.prepare(tmp_path / "p.csv.gz", tmp_path / "d")
+
+
+def test_a_mistake_found_by_a_worker_comes_back_whole():
+    import pickle
+
+    from mobtk.data.text import NoHeader
+
+    back = pickle.loads(pickle.dumps(NoHeader("p.csv has no header", 4)))
+    assert (str(back), back.columns) == ("p.csv has no header", 4)

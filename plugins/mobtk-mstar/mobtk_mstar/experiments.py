@@ -37,8 +37,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "full": {"weeks": 100_000, "changes": {}, "tokenizer": (10, 128, 1e-4), "generator": (20, 128, 1e-3)},
 }  # fmt: skip
-"""Size of the city; what changes in a recipe of the paper's sizes, and in ``mstar-small``; epochs, batch and learning rate of
-each stage.
+"""Size of the city; what changes in a recipe of the paper's sizes, and in ``mstar-small``; epochs, batch and learning rate
+of each stage.
 
 mobtk's parts train their tokenizer as their own recipe says, the generator as long as the others; all of it as their recipe
 says at full size.
