@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mobtk.baselines.diffusion import TrajectoryDiffusion
 from mobtk.data.city import CRS, ORIGIN, make_city, write_points
 from mobtk.data.prepare import prepare
 from mobtk.data.visits import find_stays
@@ -30,6 +31,9 @@ REFERENCE = Recipe(
     backbone=Part("transformer", {"depth": 4, "heads": 8}),
 )
 """The sizes of Luo et al. 2025, with mobtk's parts."""
+
+TRAITS = {"home": 900, "work": 900, "cluster": 8}
+TIMED = 4
 
 
 def metrics(weeks: int = 10_000) -> dict[str, float]:
@@ -58,7 +62,9 @@ def tokenizer(weeks: int = 256) -> dict[str, float]:
 
 
 def generation(weeks: int = 64) -> dict[str, float]:
-    """Weeks per core-second from the reference generator, and from one that goes hour by hour with the same backbone."""
+    """Weeks per core-second from the reference generator, from one that goes hour by hour with the same backbone, and from
+    a diffusion of DiffTraj's size with guidance, of which :data:`TIMED` steps are timed and the others taken to be alike.
+    """
     model, cells = _reference(weeks)
     hourly = _reference(2, cells=True)[0]
     found: dict[str, float] = {}
@@ -68,6 +74,11 @@ def generation(weeks: int = 64) -> dict[str, float]:
             for bfloat16 in (False, True):
                 work = partial(_generate, one, n, bfloat16)
                 found[f"{name}, {n} at once, {'bfloat16' if bfloat16 else 'float32'}"] = n / processor_seconds(work, 2)
+    diffusion = TrajectoryDiffusion(_city(2)[1], TRAITS).eval()
+    for n in (1, len(cells)):
+        taken = processor_seconds(partial(_denoise, diffusion, n), 1) / TIMED
+        for steps in (500, 100, 50):
+            found[f"diffusion, {steps} steps, {n} at once, float32"] = n / (steps * taken)
     return found
 
 
@@ -124,6 +135,12 @@ def _generate(model: Generator, n: int, bfloat16: bool) -> None:
         model.generate(torch.zeros(size, 3, dtype=torch.long), size, top_k=10, bfloat16=bfloat16)
 
 
+def _denoise(diffusion: TrajectoryDiffusion, n: int) -> None:
+    """A few steps, in parts that fit a processor's caches."""
+    for part in torch.zeros(n, len(TRAITS), dtype=torch.long).split(16):
+        diffusion.generate(part, 168, denoising_steps=TIMED, guidance=3.0)
+
+
 def _city(weeks: int) -> tuple[Any, Grid]:
     city, mapper = make_city(weeks), Grid(CRS, ORIGIN, (30, 30))
     lat, lon = city.positions()
@@ -134,7 +151,7 @@ def _reference(weeks: int, *, cells: bool = False) -> tuple[Any, torch.Tensor]:
     """The reference model, or the same backbone over cells; and weeks of the city."""
     weeks_of, mapper = _city(weeks)
     recipe = REFERENCE.change("tokenizer", "cells") if cells else REFERENCE
-    model = assemble(recipe, mapper, 168, {"home": 900, "work": 900, "cluster": 8}).eval()
+    model = assemble(recipe, mapper, 168, TRAITS).eval()
     return model, torch.from_numpy(weeks_of).long()
 
 

@@ -122,6 +122,7 @@ class Tokenizer(nn.Module, ABC):
         codec: what the tokenizer's own loss trains; frozen and in eval mode while a generator trains on its
             tokens. ``None`` where nothing is learned before the generator.
         head: from backbone outputs to a distribution over tokens.
+        given: leading channels of the inputs that are facts for the head, to which no condition is added.
     """
 
     learns: ClassVar[bool]
@@ -134,6 +135,7 @@ class Tokenizer(nn.Module, ABC):
     schedule: Schedule
     codec: nn.Module | None
     head: Head
+    given: int = 0
 
     @abstractmethod
     def encode(self, sequences: Int[Tensor, "B T"]) -> Shaped[Tensor, "B L *C"]:

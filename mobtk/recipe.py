@@ -48,6 +48,21 @@ class Stage(Struct, forbid_unknown_fields=True):
     patience: Positive = 5
 
 
+class Privacy(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Differential privacy of the weights, for each person of the training split (:mod:`mobtk.privacy`).
+
+    Args:
+        epsilon: the bound; without one, training is not private. There is no choice of the best epoch then: the last
+            weights are kept.
+        delta: chance that the bound does not hold; well below one in the number of people.
+        clip: largest norm of the gradient of one person.
+    """
+
+    epsilon: Rate | None = None
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-5
+    clip: Rate = 1.0
+
+
 class Training(Struct, forbid_unknown_fields=True):
     """The two stages, the seed of everything random, and the number format of matrix products.
 
@@ -58,6 +73,7 @@ class Training(Struct, forbid_unknown_fields=True):
     precision: Annotated[str, Meta(pattern="^(auto|float32|bfloat16)$")] = "auto"
     tokenizer: Stage = field(default_factory=Stage)
     generator: Stage = field(default_factory=Stage)
+    privacy: Privacy = field(default_factory=Privacy)
 
 
 class Sampling(Struct, forbid_unknown_fields=True, omit_defaults=True):

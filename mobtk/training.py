@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mobtk.errors import BadInput
+from mobtk.privacy import PrivateSteps
 from mobtk.recipe import Stage
 from mobtk.runs import Run, find_device, save_tensors, save_weights, use_bfloat16
 from mobtk.storage import new_file, write_text
@@ -159,6 +160,7 @@ class _Trainer:
         epochs = math.ceil(total / batches)
         p = self.progress
         use_bfloat16 = self.use_bfloat16(name)
+        private = self.private(optimizer, stage, total)
         saved = told = time.monotonic()
         with _interrupts() as interrupted:
             while p.step < total and p.waited < stage.patience:
@@ -181,7 +183,10 @@ class _Trainer:
                     for group in optimizer.param_groups:
                         group["lr"] = lr
                     chosen = order[p.batch * batch : (p.batch + 1) * batch].reshape(stage.accumulate, -1)
-                    terms = self.step(wrapped, optimizer, parameters, chosen, stage, use_bfloat16)
+                    if private is None:
+                        terms = self.step(wrapped, optimizer, parameters, chosen, stage, use_bfloat16)
+                    else:
+                        terms = private.step(rows, lambda some: self.losses(wrapped, some, use_bfloat16))
                     for key, value in terms.items():
                         p.sums[key] = p.sums.get(key, 0.0) + value
                     p.batch, p.step = p.batch + 1, p.step + 1
@@ -201,13 +206,15 @@ class _Trainer:
                 seconds = time.perf_counter() - started
                 step_module.eval()
                 figure, report = validate()
+                if private is not None:
+                    report["epsilon"] = private.epsilon(p.step)
                 if not math.isfinite(p.sums["loss"]):
                     raise BadInput(
                         f"the loss of stage {name} is not finite in epoch {p.epoch + 1}; lower its learning rate: build "
                         f"the run again with --set training.{name}.lr={stage.lr / 3:g}"
                     )
                 means = {k: v / last for k, v in p.sums.items()}
-                better = p.best is None or figure < p.best
+                better = private is not None or p.best is None or figure < p.best
                 p.waited = 0 if better else p.waited + 1
                 if better:
                     p.best = figure
@@ -243,9 +250,8 @@ class _Trainer:
             last = i == len(chosen) - 1
             sync = nullcontext() if last or self.world == 1 else module.no_sync()  # type: ignore[operator]
             with sync:
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16):
-                    terms = module(torch.from_numpy(rows[self.rank :: self.world]))
-                    loss = torch.stack(list(terms.values())).sum()
+                terms = self.losses(module, rows[self.rank :: self.world], use_bfloat16)
+                loss = torch.stack(list(terms.values())).sum()
                 (loss / len(chosen)).backward()
             for key, value in {"loss": loss, **terms}.items():
                 sums[key] = sums.get(key, torch.zeros((), device=self.device)) + value.detach().float() / len(chosen)
@@ -256,6 +262,27 @@ class _Trainer:
             dist.all_reduce(values)
             values /= self.world
         return dict(zip(sums, values.tolist(), strict=True))
+
+    def losses(self, module: nn.Module, rows: NDArray[np.int64], use_bfloat16: bool) -> dict[str, Tensor]:
+        """The terms of the loss of some rows."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16):
+            terms: dict[str, Tensor] = module(torch.from_numpy(rows))
+        return terms
+
+    def private(self, optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> PrivateSteps | None:
+        """How steps are taken that keep the recipe's bound on privacy, if it has one."""
+        privacy = self.settings.privacy
+        if privacy.epsilon is None:
+            return None
+        if self.world > 1:
+            raise BadInput("training.privacy takes its steps in one process; run it without torchrun")
+        people = self.run.dataset().users[self.rows["train"]]
+        found = PrivateSteps(optimizer, people, stage.batch, steps, privacy)
+        log.info(
+            "differential privacy: epsilon %g at delta %g for each of %d people, noise %.3g, in %d steps",
+            privacy.epsilon, privacy.delta, len(found.names), found.noise, steps,
+        )  # fmt: skip
+        return found
 
     def tokenizer_stage(self) -> tuple[nn.Module, Callable[[], tuple[float, dict[str, float]]]]:
         """The codec's own loss; validated by the share of steps it gets wrong."""

@@ -49,6 +49,11 @@ def check(recipe: Recipe) -> None:
             f"tokenizer {recipe.tokenizer.name!r} wants a mapper with levels; {recipe.mapper.name!r} has one only. "
             f"Try: {_others('mapper', lambda m: m.nested)}"
         )
+    if recipe.training.privacy.epsilon is not None and tokenizer.learns:
+        raise PartMismatch(
+            f"tokenizer {recipe.tokenizer.name!r} learns from the sequences before the generator does, which "
+            f"training.privacy does not cover. Try: {_others('tokenizer', lambda t: not t.learns)}"
+        )
     if recipe.experts > (router.max_experts or recipe.experts):
         raise PartMismatch(
             f"router {recipe.router.name!r} serves at most {router.max_experts} expert, the recipe has "

@@ -5,6 +5,7 @@ from typing import final
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mobtk.contracts import Backbone, State, Tokenizer
 from mobtk.models.traits import TraitEmbedding
@@ -40,8 +41,8 @@ class Generator(nn.Module):
         x = self.tokenizer.inputs(tokens)
         if cond is not None:
             rest = x[:, first:]
-            rest = rest if self.backbone.uses_condition else rest + cond[:, None]
-            x = torch.cat([x[:, :first] + cond[:, None], rest], dim=1)
+            rest = rest if self.backbone.uses_condition else self._told(rest, cond)
+            x = torch.cat([self._told(x[:, :first], cond), rest], dim=1)
         return x, cond
 
     def token_losses(
@@ -91,7 +92,7 @@ class Generator(nn.Module):
         for k, group in enumerate(schedule.groups()):
             x = self.tokenizer.next_inputs(tokens[:, : group.start], k, draft)
             if cond is not None and (k == 0 or not self.backbone.uses_condition):
-                x = x + cond[:, None]
+                x = self._told(x, cond)
             with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bfloat16):
                 hidden = self.backbone(x, schedule, cond, state)
                 drawn = self.tokenizer.head.sample(
@@ -108,6 +109,11 @@ class Generator(nn.Module):
                 tokens = drawn.new_empty(n, schedule.n_tokens, *drawn.shape[2:])
             tokens[:, group] = drawn
         return self.tokenizer.decode(tokens)
+
+    def _told(self, x: Float[Tensor, "B n D"], cond: Float[Tensor, "B D"]) -> Float[Tensor, "B n D"]:
+        """Inputs that know the condition, but for what they give the head."""
+        given = self.tokenizer.given
+        return x + F.pad(cond[:, None, given:], (given, 0))
 
     def _condition(self, traits: Int[Tensor, "B n"] | None) -> Float[Tensor, "B D"] | None:
         return None if self.traits is None or traits is None else self.traits(traits)

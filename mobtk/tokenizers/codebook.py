@@ -49,14 +49,15 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, "B n d"], codes: Int[Tensor, "B n"]) -> None:
-        """Move each code towards the mean of the vectors that chose it, and revive the dead ones.
+        """Move each code towards the mean of the vectors that chose it, and revive the dead ones. Where ``codes`` is ``V``,
+        no code stands for the vector.
 
         Rank ``r`` of ``R`` holds every ``R``-th sequence of the batch from ``r`` on, as training deals them, so that the
         same vectors are revived whatever the number of processes.
         """
         x, codes = x.float(), codes.flatten()
-        uses = torch.bincount(codes, minlength=len(self.table)).float()
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, x.flatten(0, 1))
+        uses = torch.bincount(codes, minlength=len(self.table) + 1)[:-1].float()
+        sums = self.sums.new_zeros(len(uses) + 1, x.shape[-1]).index_add_(0, codes, x.flatten(0, 1))[:-1]
         parallel = dist.is_available() and dist.is_initialized()
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if parallel else (0, 1)
         picks = torch.randint(x.shape[0] * ranks * x.shape[1], (len(self.table),), device=x.device)

@@ -13,6 +13,7 @@ from mobtk.registry import Registry
 def mobtk_register(registry: Registry) -> None:
     """Register the parts and recipes of M-STAR."""
     registry.tokenizer("mst", "mobtk_mstar.tokenizer:MSTTokenizer", "M-STAR's tokenizer, as published or corrected")
+    registry.tokenizer("diary", "mobtk_mstar.diary:DiaryTokenizer", "M-STAR's scales over which place; then where it is")
     registry.backbone("star", "mobtk_mstar.star:STAR", "M-STAR's transformer: one adaptive layer norm for all blocks")
     registry.recipe("mstar", "mobtk_mstar.recipes:MSTAR", "M-STAR's sizes with mobtk's parts")
     registry.recipe("mstar-small", "mobtk_mstar.recipes:SMALL", "The same, sized for a CPU")
@@ -26,6 +27,7 @@ def mobtk_register(registry: Registry) -> None:
         ("irregular", "Whether irregular people come out too regular"),
         ("discontinuity", "Hours that break a stay, and what helps"),
         ("published-vs-corrected", "All scores of the published and the corrected settings, and of our parts"),
-        ("swap", "One backbone after the other on the same tokens"),
+        ("swap", "One part replaced at a time: backbones, and hexagons for squares"),
+        ("baselines", "All scores beside a GPT-2, a diffusion, Markov chains, time of day and EPR"),
     ):
         registry.experiment(name, f"mobtk_mstar.experiments:{name.replace('-', '_').upper()}", summary)

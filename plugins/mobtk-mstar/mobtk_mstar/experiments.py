@@ -1,6 +1,7 @@
 """The claims of M-STAR as questions: ``mobtk experiment run mstar/NAME``."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -9,12 +10,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from mobtk.baselines.diffusion import fit_diffusion
 from mobtk.benchmarks import processor_seconds
+from mobtk.data.city import prepare_city
 from mobtk.data.traits import home_and_work
+from mobtk.evaluation import compare
 from mobtk.experiments import Experiment, Lab, Outcome
 from mobtk.generation import generate, read_generated
 from mobtk.models.generator import Generator
-from mobtk.recipe import Part, Recipe
+from mobtk.recipe import AUTOREGRESSIVE, Part, Recipe
 from mobtk.runs import Run
 from mobtk_mstar.recipes import CORRECTED, MSTAR, PUBLISHED, SMALL
 
@@ -358,26 +362,107 @@ def _with(recipe: Recipe, backbone: str, *options: str) -> Recipe:
 
 
 def swap(lab: Lab) -> Outcome:
-    """One part replaced at a time, trained to the same budget."""
+    """One part replaced at a time, trained to the same budget; hexagons where the data are the built-in city."""
     base = ours(lab)
     cases = {
-        "transformer": base,
-        "mamba": _with(base, "mamba", "depth"),
-        "gpt2": _with(base, "gpt2"),
-        "star": _with(base, "mstar.star"),
+        "transformer, grid": (lab, base),
+        "mamba": (lab, _with(base, "mamba", "depth")),
+        "gpt2": (lab, _with(base, "gpt2")),
+        "star": (lab, _with(base, "mstar.star")),
     }
+    if lab.data is None:
+        hexagons = lab.folder / "data-h3"
+        if not hexagons.exists():
+            prepare_city(hexagons, weeks=lab.settings["weeks"], mapper="h3", mapper_options={"resolution": 8})
+        cases["h3"] = (replace(lab, data=hexagons, _dataset=None), base)
     rows: list[dict[str, Any]] = []
-    for name, recipe in cases.items():
-        runs = [lab.run(f"swap-{name}", recipe, seed) for seed in range(lab.seeds)]
-        scores = [lab.scores(run)["model"] for run in runs]
+    for name, (where, recipe) in cases.items():
+        runs = [where.run(f"swap-{name.split(',')[0]}", recipe, seed) for seed in range(lab.seeds)]
+        scores = [where.scores(run) for run in runs]
         losses = [min(e["valid_loss"] for e in run.history() if e["stage"] == "generator") for run in runs]
         size = sum(p.numel() for p in runs[0].model().backbone.parameters())
         rows.append({
-            "backbone": name, "parameters": size, "validation loss": _mean(losses),
-            **{m: _mean([s[m] for s in scores]) for m in INDIVIDUAL},
+            "parts": name, "parameters": size, "validation loss": _mean(losses),
+            **{m: _mean([s["model"][m] for s in scores]) for m in INDIVIDUAL},
+            **{f"floor, {m}": _mean([s["floor"][m] for s in scores]) for m in INDIVIDUAL},
         })  # fmt: skip
-    best = min(rows, key=lambda row: row["validation loss"])["backbone"]
-    return Outcome(f"the smallest validation loss has {best}", None, rows)
+    best = min((row for row in rows if row["parts"] != "h3"), key=lambda row: row["validation loss"])["parts"]
+    return Outcome(f"of the backbones on the same tokens the smallest validation loss has {best}", None, rows)
 
 
-SWAP = Experiment("What does each backbone make of the same tokens?", swap, SIZES, seeded=True)
+SWAP = Experiment("What becomes of the weeks when one part is replaced by another?", swap, SIZES, seeded=True)
+
+
+# --------------------------------------------------------------------------------------------------- other generators
+
+
+def baselines(lab: Lab) -> Outcome:
+    """M-STAR with mobtk's parts, a GPT-2 and a diffusion of about as many parameters, and what replays or simulates."""
+    dataset, settings = lab.dataset(), lab.settings
+    hourly = settings["autoregressive"]
+    gpt2 = AUTOREGRESSIVE
+    for key, value in hourly.items():
+        gpt2 = gpt2.change(key, value)
+    rows: dict[str, dict[str, list[float]]] = {}
+    sizes: dict[str, int] = {}
+    for seed in range(lab.seeds):
+        models = {"mstar": lab.run("mstar", settings["mstar"], seed), "gpt2, hour by hour": lab.run("gpt2", gpt2, seed)}
+        made = {name: lab.generated(run) for name, run in models.items()}
+        for name, run in models.items():
+            sizes[name] = sum(p.numel() for p in run.model().parameters())
+        file = lab.folder / f"diffusion-{seed}.npz"
+        if not file.exists():
+            diffusion = fit_diffusion(dataset, seed=seed, **settings["diffusion"])
+            known = dataset.traits(("home", "work", "cluster"))[dataset.rows("train")]
+            rng = np.random.default_rng(seed)
+            people = torch.from_numpy(known[rng.integers(len(known), size=len(made["mstar"]))])
+            random = torch.Generator().manual_seed(seed)
+            cells = [diffusion.generate(part, dataset.info.steps, generator=random) for part in people.split(64)]
+            np.savez_compressed(file, cells=torch.cat(cells), parameters=sum(p.numel() for p in diffusion.parameters()))
+        kept = np.load(file)
+        made["diffusion, 100 steps"], sizes["diffusion, 100 steps"] = kept["cells"], int(kept["parameters"])
+        for name, scores in compare(dataset, made, seed=seed)["scores"].items():
+            for metric, score in scores.items():
+                rows.setdefault(name, {}).setdefault(metric, []).append(score["mean"])
+    table: list[dict[str, Any]] = []
+    for name, found in rows.items():
+        spread = {f"± {m}": float(np.std(v)) for m, v in found.items()} if lab.seeds > 1 else {}
+        means = {m: _mean(v) for m, v in found.items()}
+        table.append({"weeks from": name, "parameters": sizes.get(name), **means, **spread})
+    mean = {row["weeks from"]: row for row in table}
+    others = [row for name, row in mean.items() if name not in ("mstar", "floor")]
+    near = [m for m in INDIVIDUAL if mean["mstar"][m] <= 2 * mean["floor"][m]]
+    half = [m for m in INDIVIDUAL if mean["mstar"][m] <= 0.5 * min(row[m] for row in others)]
+    first = [m for m in ("density", "flow") if mean["mstar"][m] < min(row[m] for row in others)]
+    return Outcome(
+        f"M-STAR is within twice the floor in {_listed(near)} and at most half of the best other in {_listed(half)}; its "
+        f"error is the smallest in {_listed(first)}",
+        len(near) == 4 and len(half) >= 3 and len(first) == 2, table,
+    )  # fmt: skip
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+BASELINES = Experiment(
+    "Is M-STAR within twice the floor, half of the best other generator, and ahead of all in the population's errors?",
+    baselines,
+    {
+        "smoke": {
+            "weeks": 200, "mstar": SMALL.change("training.generator.epochs", 1),
+            "autoregressive": {"width": 16, "training.generator.epochs": 1},
+            "diffusion": {"channels": 8, "epochs": 1},
+        },
+        "cpu": {
+            "weeks": 20_000, "mstar": SMALL,
+            "autoregressive": {"training.generator.epochs": 10, "training.generator.lr": 2e-3},
+            "diffusion": {"channels": 32, "epochs": 40, "bfloat16": True},
+        },
+        "full": {
+            "weeks": 100_000, "mstar": MSTAR, "autoregressive": {"width": 256, "backbone.depth": 8, "backbone.heads": 8},
+            "diffusion": {"channels": 128, "epochs": 100},
+        },
+    },
+    seeded=True,
+)  # fmt: skip
