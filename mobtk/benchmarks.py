@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
@@ -33,7 +33,10 @@ REFERENCE = Recipe(
 """The sizes of Luo et al. 2025, with mobtk's parts."""
 
 TRAITS = {"home": 900, "work": 900, "cluster": 8}
+"""Values of each trait in the city of a thousand metres a cell."""
+
 TIMED = 4
+"""Steps of a diffusion that are timed."""
 
 
 def metrics(weeks: int = 10_000) -> dict[str, float]:
@@ -52,7 +55,7 @@ def metrics(weeks: int = 10_000) -> dict[str, float]:
 
 def tokenizer(weeks: int = 256) -> dict[str, float]:
     """Weeks per core-second through the reference tokenizer."""
-    model, cells = _reference(weeks)
+    model, cells = _reference(), torch.from_numpy(_city(weeks)[0]).long()
     tokens = model.tokenizer.encode(cells)
     return {
         "tokens a week": model.tokenizer.schedule.n_tokens,
@@ -61,21 +64,22 @@ def tokenizer(weeks: int = 256) -> dict[str, float]:
     }
 
 
-def generation(weeks: int = 64) -> dict[str, float]:
-    """Weeks per core-second from the reference generator, from one that goes hour by hour with the same backbone, and from
-    a diffusion of DiffTraj's size with guidance, of which :data:`TIMED` steps are timed and the others taken to be alike.
+def generation(weeks: int = 64, others: Mapping[str, Recipe] | None = None) -> dict[str, float]:
+    """Weeks per core-second from the reference generator, from one that goes hour by hour with the same backbone, from
+    other recipes, and from a diffusion of DiffTraj's size with guidance, of which :data:`TIMED` steps are timed and the
+    others taken to be alike.
     """
-    model, cells = _reference(weeks)
-    hourly = _reference(2, cells=True)[0]
     found: dict[str, float] = {}
-    for name, one in (("coarse to fine", model), ("hour by hour", hourly)):
-        found[f"{name}, passes a week"] = one.tokenizer.schedule.n_groups
-        for n in (1, len(cells)):
+    recipes = {"coarse to fine": REFERENCE, **(others or {}), "hour by hour": REFERENCE.change("tokenizer", "cells")}
+    for name, recipe in recipes.items():
+        model = _reference(recipe)
+        found[f"{name}, passes a week"] = model.tokenizer.schedule.n_groups
+        for n in (1, weeks):
             for bfloat16 in (False, True):
-                work = partial(_generate, one, n, bfloat16)
+                work = partial(_generate, model, n, bfloat16)
                 found[f"{name}, {n} at once, {'bfloat16' if bfloat16 else 'float32'}"] = n / processor_seconds(work, 2)
-    diffusion = TrajectoryDiffusion(_city(2)[1], TRAITS).eval()
-    for n in (1, len(cells)):
+    diffusion = TrajectoryDiffusion(Grid(CRS, ORIGIN, (30, 30)), TRAITS).eval()
+    for n in (1, weeks):
         taken = processor_seconds(partial(_denoise, diffusion, n), 1) / TIMED
         for steps in (500, 100, 50):
             found[f"diffusion, {steps} steps, {n} at once, float32"] = n / (steps * taken)
@@ -147,12 +151,9 @@ def _city(weeks: int) -> tuple[Any, Grid]:
     return mapper.encode(lat.ravel(), lon.ravel()).reshape(lat.shape).astype(np.int32), mapper
 
 
-def _reference(weeks: int, *, cells: bool = False) -> tuple[Any, torch.Tensor]:
-    """The reference model, or the same backbone over cells; and weeks of the city."""
-    weeks_of, mapper = _city(weeks)
-    recipe = REFERENCE.change("tokenizer", "cells") if cells else REFERENCE
-    model = assemble(recipe, mapper, 168, TRAITS).eval()
-    return model, torch.from_numpy(weeks_of).long()
+def _reference(recipe: Recipe = REFERENCE) -> Generator:
+    """A model for weeks of the city, with fresh weights."""
+    return assemble(recipe, Grid(CRS, ORIGIN, (30, 30)), 168, TRAITS).eval()
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ def mobtk_register(registry: Registry) -> None:
     registry.backbone("star", "mobtk_mstar.star:STAR", "M-STAR's transformer: one adaptive layer norm for all blocks")
     registry.recipe("mstar", "mobtk_mstar.recipes:MSTAR", "M-STAR's sizes with mobtk's parts")
     registry.recipe("mstar-small", "mobtk_mstar.recipes:SMALL", "The same, sized for a CPU")
+    registry.recipe("mstar-diary", "mobtk_mstar.recipes:DIARY", "Which place coarse to fine, then where; for a CPU")
     registry.recipe("mstar-published", "mobtk_mstar.recipes:PUBLISHED", "M-STAR as its authors' code has it")
     registry.recipe("mstar-corrected", "mobtk_mstar.recipes:CORRECTED", "M-STAR without the faults of that code")
     for name, summary in (
@@ -28,6 +29,7 @@ def mobtk_register(registry: Registry) -> None:
         ("discontinuity", "Hours that break a stay, and what helps"),
         ("published-vs-corrected", "All scores of the published and the corrected settings, and of our parts"),
         ("swap", "One part replaced at a time: backbones, and hexagons for squares"),
+        ("speed", "Weeks a second beside hour by hour and diffusion"),
         ("baselines", "All scores beside a GPT-2, a diffusion, Markov chains, time of day and EPR"),
     ):
         registry.experiment(name, f"mobtk_mstar.experiments:{name.replace('-', '_').upper()}", summary)

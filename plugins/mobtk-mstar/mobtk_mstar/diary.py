@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobtk.backbones.transformer import Transformer
 from mobtk.contracts import Head, SpatialMapper, State, Tokenizer
 from mobtk.errors import BadInput
 from mobtk.mappers.embedding import coordinates
@@ -16,38 +15,41 @@ from mobtk.models.traits import place_features
 from mobtk.schedule import Schedule
 from mobtk.tokenizers.codebook import Codebook
 from mobtk.tokenizers.heads import CategoricalHead, draw
-from mobtk.tokenizers.rvq import codebook_use, cubic, default_lengths, pooling
-from mobtk_mstar.tokenizer import Phi
+from mobtk.tokenizers.rvq import codebook_use
 
 GIVEN = 6
 """Channels of the inputs that the head reads: a place is asked for, it is used, the first place, the one before."""
 
 
+def dividing_lengths(steps: int) -> tuple[int, ...]:
+    """Week, days, quarters of days and hours, for a week of hours; in proportion, in divisors, for other steps."""
+    divisors = [n for n in range(1, steps + 1) if steps % n == 0]
+    return tuple(sorted({min(divisors, key=lambda d: abs(d - n * steps / 168)) for n in (1, 7, 28, 168)}))
+
+
 @final
 class DiaryTokenizer(Tokenizer):
-    """M-STAR's scales (Luo et al. 2025, https://arxiv.org/abs/2512.07314) over *which* place, and then *where* it is.
+    """Scales as in M-STAR (Luo et al. 2025, https://arxiv.org/abs/2512.07314) over *which* place, and then *where* it is.
 
     A diary says for each step the rank of the place one is at, among one's own places by the time spent there: the
     abstract locations of DITRAS (Pappalardo & Simini 2018, https://doi.org/10.1007/s10618-017-0548-4). The diary is
-    decided scale by scale as in M-STAR; then come the places themselves, one token each, most visited first.
+    decided scale by scale; then come the places themselves, one token each, most visited first.
 
     What this changes against M-STAR:
 
-    * a code need not know the map: one code can say "at work from nine to six" of everybody, so that a day is decided by
-      one draw and not by 24 that cannot agree;
-    * every scale is decoded on its own in training, so that coarse codes carry all that they can;
-    * a token speaks only where what is said so far decodes to a wrong step in its time, and else is the code of silence:
-      most of the fine tokens, so that they are easy to foretell;
-    * codes are added at full resolution, as in VAR (Tian et al. 2024, https://arxiv.org/abs/2404.02905).
+    * a code need not know the map: one code says "at work from nine to six" of everybody, so that a day is decided by one
+      draw and not by 24 that cannot agree;
+    * a code is a whole pattern of its window, the mean of those it stands for, and takes the place of what was said before
+      rather than being added to it; encoder, decoder and refinement fall away, and the last scale is exact;
+    * a token speaks only where what was said so far is wrong in its window, and else is the code of silence: most of the
+      fine tokens, so that they are easy to foretell.
 
     Args:
-        lengths: tokens of each scale of the diary, coarse to fine; M-STAR's in proportion by default.
+        lengths: tokens of each scale of the diary, coarse to fine, all divisors of the steps, the last one all of them; for
+            a week 1, 7, 28 and 168 by default.
         places: places a sequence can have; steps at rarer ones count as the nearest of these.
-        codes: ``V``, one codebook for all scales; silence is one more.
-        code_width: length of a code, and width of the diary's encoder and decoder.
-        depth, heads: of encoder and decoder.
-        commitment: weight of the encoder's loss for straying from its codes.
-        decay, revive: of the codebook (:class:`~mobtk.tokenizers.codebook.Codebook`).
+        codes: ``V``, patterns of each scale; silence is one more.
+        decay, revive: of the codebooks (:class:`~mobtk.tokenizers.codebook.Codebook`).
         bases: radial functions of the distance to the first place and to the one before, by which a place is chosen.
     """
 
@@ -67,20 +69,21 @@ class DiaryTokenizer(Tokenizer):
         lengths: Sequence[int] | None = None,
         places: int = 12,
         codes: int = 1024,
-        code_width: int = 64,
-        depth: int = 1,
-        heads: int = 2,
-        commitment: float = 0.25,
         decay: float = 0.99,
-        revive: float = 0.05,
+        revive: float = 0.02,
         bases: int = 12,
     ) -> None:
         super().__init__()
-        lengths = tuple(lengths or default_lengths(steps))
-        if min(lengths) < 1 or max(lengths) > steps:
-            raise BadInput(f"diary: lengths={list(lengths)} must lie in 1..{steps}, the steps of a sequence")
-        if places < 1 or codes < 1 or bases < 2:
-            raise BadInput(f"diary: places and codes are at least 1 and bases 2, not {places}, {codes}, {bases}")
+        lengths = tuple(lengths or dividing_lengths(steps))
+        if min(lengths) < 1 or any(steps % n for n in lengths) or lengths[-1] != steps:
+            raise BadInput(
+                f"diary: lengths={list(lengths)} must divide {steps}, the steps of a sequence, and end with it; try "
+                f"{list(dividing_lengths(steps))}"
+            )
+        if places < 1 or codes < places or bases < 2:
+            raise BadInput(
+                f"diary: places are at least 1, codes at least as many and bases 2, not {places}, {codes}, {bases}"
+            )
         learned = width - GIVEN
         if learned < 1:
             raise BadInput(f"diary: a width of {width} is too small; take {GIVEN + 1} or more")
@@ -88,13 +91,10 @@ class DiaryTokenizer(Tokenizer):
         scales = Schedule.coarse_to_fine(lengths, steps)
         self.diary_tokens, self.diary_groups = scales.n_tokens, scales.n_groups
         self.schedule = Schedule((*lengths, *[1] * places), (*scales.times, *[(steps - 1) / 2] * places))
-        self.register_buffer("scale_of", scales.group_of(), persistent=False)
         self.register_buffer("where", place_features(mapper), persistent=False)
         self.register_buffer("xy", coordinates(mapper, 0), persistent=False)
-        books = [Codebook(codes, code_width, decay=decay, revive=revive, rate=0.0) for _ in lengths]
-        self.codec = DiaryCodec(steps, lengths, places, books, depth, heads, commitment)
-        self.read = nn.Linear(code_width, learned)
-        self.scale = nn.Parameter(torch.randn(len(lengths), learned) * 0.3)
+        self.codec = DiaryCodec(steps, lengths, places, codes, decay, revive)
+        self.read = nn.ModuleList(nn.Linear(steps // n * places, learned) for n in lengths)
         self.when = nn.Parameter(torch.randn(self.diary_tokens, learned) * 0.3)
         self.rank = nn.Parameter(torch.randn(places, learned) * 0.3)
         self.times = nn.Linear(steps, learned, bias=False)
@@ -105,65 +105,55 @@ class DiaryTokenizer(Tokenizer):
         """See :class:`~mobtk.contracts.Tokenizer`."""
         ranks, places, known = self._ranked(sequences.long())
         codes = torch.cat(self.codec.quantise(ranks)[0], dim=1)
-        used = self._used(self.codec.ranks(codes))
-        # a place that only the decoded diary speaks of is taken for the first one
-        places = torch.where(known, places, places[:, :1])
-        return torch.cat([codes, places * used], dim=1)
+        return torch.cat([codes, places * known], dim=1)
 
     def decode(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B T"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
         codes, places = self._apart(tokens)
-        return places.gather(1, self.codec.ranks(codes))
+        return places.gather(1, self.codec.replay(codes)[-1])
 
     def inputs(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """The diary so far, averaged to the tokens of each scale; of a place, its hours and the places before it."""
+        """What was said so far of each window; of a place, its hours and the places before it."""
         codes, places = self._apart(tokens)
-        running = self.codec.replay(codes)
-        here = torch.cat([self.codec.shrink(k, f) for k, f in enumerate(running[:-1])], dim=1)
-        diary = self._diary_input(here, slice(0, self.diary_tokens))
-        ranks = self.codec.places(running[-1]).argmax(-1)
+        *said, ranks = self.codec.replay(codes)
+        diary = torch.cat([self._diary_input(k, one) for k, one in enumerate(said)], dim=1)
         return torch.cat([diary, self._place_input(ranks, places, slice(0, self.places))], dim=1)
 
     def next_inputs(self, tokens: Int[Tensor, "B l"], k: int, state: State) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
         if k == 0:
-            state["running"] = self.codec.silence(len(tokens))
+            state["said"] = self.codec.silence(len(tokens))
         elif k <= self.diary_groups:
-            state["running"] = self.codec.add(k - 1, state["running"], tokens[:, self.schedule.group(k - 1)])
+            state["said"] = self.codec.say(k - 1, state["said"], tokens[:, self.schedule.group(k - 1)])
         if k < self.diary_groups:
-            return self._diary_input(self.codec.shrink(k, state["running"]), self.schedule.group(k))
-        if k == self.diary_groups:
-            state["ranks"] = self.codec.places(state["running"]).argmax(-1)
+            return self._diary_input(k, state["said"])
         i = k - self.diary_groups
-        return self._place_input(state["ranks"], tokens[:, self.diary_tokens :], slice(i, i + 1))
+        return self._place_input(state["said"], tokens[:, self.diary_tokens :], slice(i, i + 1))
 
     def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """Cross-entropy of the ranks decoded after each scale, and commitment."""
+        """Cross-entropy of the steps after each scale but the last, which is exact; the patterns move on the way."""
         ranks, _, _ = self._ranked(sequences.long())
-        _, logits, commit = self.codec.quantise(ranks)
-        each = torch.stack([F.cross_entropy(one.flatten(0, 1), ranks.flatten()) for one in logits])
-        return {"steps": each[-1], "scales": each[:-1].mean(), "commit": commit}
+        _, said = self.codec.quantise(ranks)
+        wrong = torch.stack([(one != ranks).float().mean() for one in said[:-1]])
+        sure = self.codec.sureness
+        return {"scales": (F.softplus(-sure) + wrong * sure).mean()}
 
     @torch.no_grad()
     def health(self, sequences: Int[Tensor, "B T"]) -> dict[str, float]:
-        """Share of steps decoded right, codes in use, their perplexity, and the share of tokens that speak, by scale."""
-        tokens = torch.cat([self.encode(part) for part in sequences.split(128)])
-        decoded = torch.cat([self.decode(part) for part in tokens.split(128)])
+        """Share of steps decoded right; codes in use and their perplexity; the share of tokens that speak; by scale."""
+        tokens = torch.cat([self.encode(part) for part in sequences.split(512)])
+        decoded = torch.cat([self.decode(part) for part in tokens.split(512)])
         report = {"accuracy": (decoded == sequences).float().mean().item()}
         codes, _ = self._apart(tokens)
-        silence = self.codec.silent
-        report |= {f"codes_{k}": v for k, v in codebook_use(codes, silence + 1).items()}
         for k, part in enumerate(codes.split(self.codec.lengths, dim=1)):
-            use = codebook_use(part, silence + 1)
+            spoken = part[part < self.codec.silent]
+            use = codebook_use(spoken, self.codec.silent) if len(spoken) else {"used": 0.0, "perplexity": 1.0}
             report |= {f"used_scale_{k}": use["used"], f"perplexity_scale_{k}": use["perplexity"]}
-            report[f"speaks_scale_{k}"] = (part != silence).float().mean().item()
+            report[f"speaks_scale_{k}"] = len(spoken) / part.numel()
         return report
 
     def _apart(self, tokens: Int[Tensor, "B L"]) -> tuple[Int[Tensor, "B l"], Int[Tensor, "B A"]]:
         return tokens[:, : self.diary_tokens], tokens[:, self.diary_tokens :]
-
-    def _used(self, ranks: Int[Tensor, "B T"]) -> Bool[Tensor, "B A"]:
-        return (ranks[:, None] == torch.arange(self.places, device=ranks.device)[:, None]).any(-1)
 
     def _ranked(self, cells: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B A"], Bool[Tensor, "B A"]]:
         """The rank of the place at each step, by time spent and then by first visit; the places, and which there are."""
@@ -182,8 +172,8 @@ class DiaryTokenizer(Tokenizer):
             rank = torch.where(kept, rank, away.argmin(-1))
         return rank, places, known
 
-    def _diary_input(self, here: Float[Tensor, "B n d"], tokens: slice) -> Float[Tensor, "B n D"]:
-        learned = self.read(here) + self.scale[self.scale_of[tokens]] + self.when[tokens]
+    def _diary_input(self, k: int, said: Int[Tensor, "B T"]) -> Float[Tensor, "B n D"]:
+        learned = self.read[k](self.codec.windows(k, said).flatten(2)) + self.when[self.schedule.group(k)]
         return F.pad(learned, (GIVEN, 0))
 
     def _place_input(self, ranks: Int[Tensor, "B T"], places: Int[Tensor, "B a"], which: slice) -> Float[Tensor, "B n D"]:
@@ -206,95 +196,61 @@ class DiaryTokenizer(Tokenizer):
 
 @final
 class DiaryCodec(nn.Module):
-    """Encoder, codebook and decoder of diaries: what the tokenizer's own training learns."""
+    """Patterns of each scale, learned as moving averages of the windows they stand for; the last scale has ranks."""
 
-    def __init__(
-        self,
-        steps: int,
-        lengths: Sequence[int],
-        places: int,
-        books: Sequence[Codebook],
-        depth: int,
-        heads: int,
-        commitment: float,
-    ) -> None:
+    def __init__(self, steps: int, lengths: Sequence[int], places: int, codes: int, decay: float, revive: float) -> None:
         super().__init__()
-        self.silent, width = books[0].table.shape
-        self.lengths, self.commitment = tuple(lengths), commitment
-        self.codebooks = nn.ModuleList(books)
-        self.embed = nn.Embedding(places, width)
-        self.when = nn.Parameter(torch.randn(steps, width) * 0.02)
-        self.begin = nn.Parameter(torch.zeros(width))
-        self.whole = Schedule.coarse_to_fine([steps], steps)
-        self.encoder = Transformer(width, depth=depth, heads=heads, adaptive=False)
-        self.decoder = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, places)
+        self.steps, self.lengths, self.places, self.silent = steps, tuple(lengths), places, codes
+        self.books = nn.ModuleList(
+            Codebook(codes, steps // n * places, decay=decay, revive=revive, rate=0.0) for n in lengths[:-1]
         )
-        self.phi = nn.ModuleList(Phi(width) for _ in lengths)
-        for k, n in enumerate(lengths):
-            self.register_buffer(f"down_{k}", pooling(steps, n), persistent=False)
-            self.register_buffer(f"up_{k}", cubic(n, steps), persistent=False)
+        self.sureness = nn.Parameter(torch.ones(len(lengths)))
 
-    def quantise(
-        self, ranks: Int[Tensor, "B T"]
-    ) -> tuple[list[Int[Tensor, "B _"]], list[Float[Tensor, "B T A"]], Float[Tensor, ""]]:
-        """Codes of all scales; logits over ranks before the first and after each scale; the commitment loss."""
-        feature = self.encoder(self.embed(ranks) + self.when, self.whole)
-        running = self.silence(len(ranks))
-        logits = [self.places(running)]
-        codes, commit = [], []
-        for k in range(len(self.lengths)):
-            down: Tensor = getattr(self, f"down_{k}")
-            wrong = (logits[-1].argmax(-1) != ranks).float()
-            speaks = (wrong @ (down > 0).float().T) > 0
-            residual = self.shrink(k, feature - running).float()
-            book = self.codebooks[k]
-            code = book.nearest(residual.detach())
-            chosen = book.lookup(code)
-            commit.append((residual - chosen.detach()).square().mean(-1)[speaks])
-            said = (residual + (chosen - residual).detach()) * speaks[..., None]
-            running = self.refine(k, running, said)
-            logits.append(self.places(running))
-            codes.append(torch.where(speaks, code, self.silent))
-            if self.training:
-                book.update(residual.detach(), codes[-1])
-        strays = torch.cat(commit)
-        return codes, logits, self.commitment * (strays.sum() / max(1, len(strays)))
+    def quantise(self, ranks: Int[Tensor, "B T"]) -> tuple[list[Int[Tensor, "B _"]], list[Int[Tensor, "B T"]]]:
+        """Codes of all scales; the diary before the first and after each scale."""
+        said, codes = [self.silence(len(ranks))], []
+        for k, n in enumerate(self.lengths):
+            wanted, before = ranks.unflatten(1, (n, -1)), said[-1].unflatten(1, (n, -1))
+            wrong = (wanted != before).sum(-1)
+            if k == len(self.lengths) - 1:
+                code = torch.where(wrong > 0, ranks, self.silent)
+            else:
+                book, windows = self.books[k], self.windows(k, ranks).flatten(2)
+                code = book.nearest(windows)
+                if self.training:
+                    book.update(windows, torch.where(wrong > 0, code, self.silent))
+                better = (wanted != self.patterns(k)[code]).sum(-1) < wrong
+                code = torch.where(better, code, self.silent)
+            codes.append(code)
+            said.append(self.say(k, said[-1], code))
+        return codes, said
 
-    def silence(self, batch: int) -> Float[Tensor, "B T d"]:
-        """The diary before anything is said."""
-        return self.begin.expand(batch, len(self.when), -1)
+    def silence(self, batch: int) -> Int[Tensor, "B T"]:
+        """The diary before anything is said: always at the first place."""
+        return torch.zeros(batch, self.steps, dtype=torch.long, device=self.sureness.device)
 
-    def shrink(self, k: int, feature: Float[Tensor, "B T d"]) -> Float[Tensor, "B n d"]:
-        """Average over the time of each token of scale ``k``."""
-        down: Tensor = getattr(self, f"down_{k}")
-        return down.to(feature.dtype) @ feature
+    def windows(self, k: int, ranks: Int[Tensor, "B T"]) -> Float[Tensor, "B n w A"]:
+        """The windows of scale ``k``, a one for each rank."""
+        return F.one_hot(ranks, self.places).float().unflatten(1, (self.lengths[k], -1))
 
-    def refine(self, k: int, running: Float[Tensor, "B T d"], said: Float[Tensor, "B n d"]) -> Float[Tensor, "B T d"]:
+    def patterns(self, k: int) -> Int[Tensor, "V w"]:
+        """The likeliest rank at each step of each code of scale ``k``."""
+        return self.books[k].table.unflatten(1, (-1, self.places)).argmax(-1)
+
+    def say(self, k: int, said: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Int[Tensor, "B T"]:
         """The diary with what scale ``k`` says."""
-        up: Tensor = getattr(self, f"up_{k}")
-        return running + self.phi[k](up.to(said.dtype) @ said)
+        speaks = (codes < self.silent)[..., None]
+        last = k == len(self.lengths) - 1
+        # a last token that is drawn beyond the ranks means the last of them
+        told = codes.clamp(max=self.places - 1)[..., None] if last else self.patterns(k)[codes.clamp(max=self.silent - 1)]
+        return torch.where(speaks, told, said.unflatten(1, (self.lengths[k], -1))).flatten(1)
 
-    def add(self, k: int, running: Float[Tensor, "B T d"], codes: Int[Tensor, "B n"]) -> Float[Tensor, "B T d"]:
-        """The same, from the ids of the codes."""
-        speaks = codes < self.silent
-        said = self.codebooks[k].lookup(codes.clamp(max=self.silent - 1)) * speaks[..., None]
-        return self.refine(k, running, said)
-
-    def replay(self, codes: Int[Tensor, "B l"]) -> list[Float[Tensor, "B T d"]]:
+    def replay(self, codes: Int[Tensor, "B l"]) -> list[Int[Tensor, "B T"]]:
         """The diary before the first scale, and after each."""
-        running = [self.silence(len(codes))]
+        said = [self.silence(len(codes))]
         for k, of_scale in enumerate(codes.split(self.lengths, dim=1)):
-            running.append(self.add(k, running[-1], of_scale))
-        return running
-
-    def places(self, running: Float[Tensor, "B T d"]) -> Float[Tensor, "B T A"]:
-        """Logits over ranks at each step."""
-        return self.decoder(running + self.when).float()
-
-    def ranks(self, codes: Int[Tensor, "B l"]) -> Int[Tensor, "B T"]:
-        """The decoded diary."""
-        return self.places(self.replay(codes)[-1]).argmax(-1)
+            said.append(self.say(k, said[-1], of_scale))
+        return said
 
 
 @final

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from mobtk import benchmarks
 from mobtk.baselines.diffusion import fit_diffusion
-from mobtk.benchmarks import processor_seconds
 from mobtk.data.city import prepare_city
 from mobtk.data.traits import home_and_work
 from mobtk.evaluation import compare
@@ -20,7 +20,7 @@ from mobtk.generation import generate, read_generated
 from mobtk.models.generator import Generator
 from mobtk.recipe import AUTOREGRESSIVE, Part, Recipe
 from mobtk.runs import Run
-from mobtk_mstar.recipes import CORRECTED, MSTAR, PUBLISHED, SMALL
+from mobtk_mstar.recipes import CORRECTED, DIARY, MSTAR, PUBLISHED, SMALL
 
 INDIVIDUAL = ("distance", "radius", "duration", "dailyloc")
 TINY_CHANGES = {
@@ -198,7 +198,7 @@ SCALES = Experiment("Are eight scales the best, as the paper says, and what do t
 def weeks_per_second(model: Generator, batch: int) -> float:
     """Weeks generated per second of processor time, in one thread."""
     traits = None if model.traits is None else torch.zeros(batch, len(model.traits.names), dtype=torch.long)
-    return batch / processor_seconds(lambda: model.generate(traits, batch))
+    return batch / benchmarks.processor_seconds(lambda: model.generate(traits, batch))
 
 
 def attributes(lab: Lab) -> Outcome:
@@ -394,6 +394,47 @@ SWAP = Experiment("What becomes of the weeks when one part is replaced by anothe
 
 
 # --------------------------------------------------------------------------------------------------- other generators
+
+
+def speed(lab: Lab) -> Outcome:
+    """The paper's sizes, a diary of the same width and depth, the same backbone hour by hour, and DiffTraj's network."""
+    diary = DIARY.change("width", 256)
+    for key, value in MSTAR.backbone.options.items():
+        diary = diary.change(f"backbone.{key}", value)
+    weeks = lab.settings["at_once"]
+    found = benchmarks.generation(weeks, {"diary": diary})
+    names = list(dict.fromkeys(key.rsplit(", ", 1 if "passes" in key else 2)[0] for key in found))
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        row: dict[str, Any] = {"weeks from": name, "passes": found.get(f"{name}, passes a week")}
+        for n in (1, weeks):
+            for dtype in ("float32", "bfloat16"):
+                row[f"{n} at once, {dtype}"] = found.get(f"{name}, {n} at once, {dtype}")
+        rows.append(row)
+    by = {row["weeks from"]: row for row in rows}
+    told, met = [], []
+    for name in ("coarse to fine", "diary"):
+        mine, hourly = by[name], by["hour by hour"]
+        one = max(v for k, v in mine.items() if k.startswith("1 at")) / max(
+            v for k, v in hourly.items() if k.startswith("1 at")
+        )
+        many = min(mine[f"{weeks} at once, {d}"] / hourly[f"{weeks} at once, {d}"] for d in ("float32", "bfloat16"))
+        slow, fast = (
+            mine[f"{weeks} at once, float32"] / by[f"diffusion, {s} steps"][f"{weeks} at once, float32"] for s in (500, 100)
+        )
+        told.append(
+            f"{name} is {one:.1f} times as fast as hour by hour one at a time and {many:.2f} times at {weeks} at once, "
+            f"{slow:.0f} times as fast as a diffusion of 500 steps and {fast:.0f} times as one of 100"
+        )
+        met.append(one >= 6 and many >= 1 and slow >= 500 and fast >= 100)
+    return Outcome("; ".join(told), all(met), rows)
+
+
+SPEED = Experiment(
+    "One at a time, is it six times as fast as hour by hour, many at once as fast, and 500 and 100 times as diffusion?",
+    speed,
+    {size: {"weeks": 200, "at_once": 2 if size == "smoke" else 256} for size in ("smoke", "cpu", "full")},
+)
 
 
 def baselines(lab: Lab) -> Outcome:

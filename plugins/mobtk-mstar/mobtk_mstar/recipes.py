@@ -60,3 +60,16 @@ CORRECTED = msgspec.structs.replace(
     tokenizer=Part("mstar.mst", {"codes": 4096}),
 )
 """The same parts with rows in the intended order, feedback of what codes get wrong, living codes, and no smoothing."""
+
+DIARY = Recipe(
+    source=f"{PAPER}: scales over which place, then where it is; sized for a CPU",
+    width=128,
+    tokenizer=Part("mstar.diary"),
+    backbone=Part("mobtk.transformer", {"depth": 3, "heads": 4}),
+    training=Training(
+        tokenizer=Stage(epochs=4, batch=64, lr=1e-3),
+        generator=Stage(epochs=8, batch=32, lr=2e-3),
+    ),
+    sampling=Sampling(coupling=0),
+)
+"""216 tokens a week in 16 passes: four scales of a diary, and twelve places."""
