@@ -20,7 +20,7 @@ from mobtk.generation import generate, read_generated
 from mobtk.models.generator import Generator
 from mobtk.recipe import AUTOREGRESSIVE, Part, Recipe
 from mobtk.runs import Run
-from mobtk_mstar.recipes import CORRECTED, DIARY, MSTAR, PUBLISHED, SMALL
+from mobtk_mstar.recipes import CORRECTED, DIARY, LARGE_DIARY, MSTAR, PUBLISHED, SMALL
 
 INDIVIDUAL = ("distance", "radius", "duration", "dailyloc")
 TINY_CHANGES = {
@@ -32,7 +32,7 @@ CPU_CHANGES = {
 }  # fmt: skip
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {
-        "weeks": 200, "changes": TINY_CHANGES, "small": {"width": 16, "backbone.depth": 1},
+        "weeks": 200, "changes": TINY_CHANGES, "small": {"width": 16, "backbone.depth": 1, "backbone.heads": 2},
         "tokenizer": (1, 32, 1e-3), "generator": (1, 32, 1e-3),
     },
     "cpu": {
@@ -41,8 +41,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "full": {"weeks": 100_000, "changes": {}, "tokenizer": (10, 128, 1e-4), "generator": (20, 128, 1e-3)},
 }  # fmt: skip
-"""Size of the city; what changes in a recipe of the paper's sizes, and in ``mstar-small``; epochs, batch and learning rate
-of each stage.
+"""Size of the city; what changes in a recipe of the paper's sizes, and in ``mstar-small`` and ``mstar-diary``; epochs, batch
+and learning rate of each stage.
 
 mobtk's parts train their tokenizer as their own recipe says, the generator as long as the others; all of it as their recipe
 says at full size.
@@ -59,15 +59,21 @@ def sized(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return recipe.change("training.precision", "auto" if not settings["changes"] else "float32")
 
 
-def ours(lab: Lab) -> Recipe:
-    """M-STAR with mobtk's parts at the size of the lab."""
-    if not lab.settings["changes"]:
-        return MSTAR
-    small = SMALL
-    for key, value in lab.settings["small"].items():
-        small = small.change(key, value)
-    epochs, batch, _ = lab.settings["generator"]
-    return small.change("training.generator.epochs", epochs).change("training.generator.batch", batch)
+def small(lab: Lab) -> Recipe:
+    """M-STAR with mobtk's ``rvq`` at the size of the lab."""
+    return _small(SMALL, lab.settings) if lab.settings["changes"] else MSTAR
+
+
+def diary(lab: Lab) -> Recipe:
+    """M-STAR's scales over a diary at the size of the lab."""
+    return _small(DIARY, lab.settings) if lab.settings["changes"] else LARGE_DIARY
+
+
+def _small(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    for key, value in settings["small"].items():
+        recipe = recipe.change(key, value)
+    epochs, batch, _ = settings["generator"]
+    return recipe.change("training.generator.epochs", epochs).change("training.generator.batch", batch)
 
 
 def _mean(values: list[float]) -> float:
@@ -92,7 +98,8 @@ def reconstruction(lab: Lab) -> Outcome:
         "+ feedback": published.change("tokenizer.feedback", True),
         "+ living codes": published.change("tokenizer.codebook", "average"),
         "corrected": sized(CORRECTED, lab.settings),
-        "mobtk": ours(lab),
+        "rvq": small(lab),
+        "diary": diary(lab),
     }
     rows: list[dict[str, Any]] = []
     accuracy: dict[str, list[float]] = {}
@@ -103,13 +110,14 @@ def reconstruction(lab: Lab) -> Outcome:
             "tokenizer": name,
             "hours decoded right": _mean(accuracy[name]),
             "spread": float(np.std(accuracy[name])),
-            "codes used": _mean([f["codes_used"] for f in found]),
-            "perplexity": _mean([f["codes_perplexity"] for f in found]),
+            "codes used": _mean([f.get("codes_used", np.nan) for f in found]),
+            "perplexity": _mean([f.get("codes_perplexity", np.nan) for f in found]),
         })  # fmt: skip
     better = min(accuracy["corrected"]) > max(accuracy["published"])
     return Outcome(
         f"of held-out people's hours the published tokenizer decodes {_mean(accuracy['published']):.1%}, the corrected one "
-        f"{_mean(accuracy['corrected']):.1%}, mobtk's {_mean(accuracy['mobtk']):.1%}",
+        f"{_mean(accuracy['corrected']):.1%}, mobtk's rvq {_mean(accuracy['rvq']):.1%}, a diary "
+        f"{_mean(accuracy['diary']):.1%}",
         better, rows,
     )  # fmt: skip
 
@@ -152,22 +160,23 @@ CODEBOOK = Experiment("Does the codebook collapse, and does revival keep it aliv
 
 LENGTHS: dict[str, list[int]] = {
     "1": [168],
-    "2": [1, 168],
-    "4": [1, 14, 56, 168],
-    "8": [1, 7, 14, 28, 56, 84, 112, 168],
-    "12": [1, 2, 4, 7, 14, 21, 28, 42, 56, 84, 112, 168],
+    "2": [7, 168],
+    "4": [1, 7, 28, 168],
+    "8": [1, 7, 14, 28, 42, 56, 84, 168],
+    "12": [1, 2, 4, 7, 14, 21, 24, 28, 42, 56, 84, 168],
 }
-"""Tokens of each scale, by the number of scales."""
+"""Tokens of each scale, by the number of scales; all divide a week."""
 
 
 def _lengths(of_week: list[int], steps: int) -> list[int]:
-    """The same scales for another number of steps."""
-    return sorted({max(1, round(n * steps / 168)) for n in of_week})
+    """The same scales for another number of steps, in its divisors."""
+    divisors = [n for n in range(1, steps + 1) if steps % n == 0]
+    return sorted({min(divisors, key=lambda d: abs(d - n * steps / 168)) for n in of_week})
 
 
 def scales(lab: Lab) -> Outcome:
-    """Fidelity and speed by the number of scales, and of one hour after the other."""
-    base = ours(lab)
+    """Fidelity and speed by the number of scales of a diary, and of one hour after the other."""
+    base = diary(lab)
     steps = lab.dataset().info.steps
     cases = {k: base.change("tokenizer.lengths", _lengths(lengths, steps)) for k, lengths in LENGTHS.items()}
     cases["168, hour by hour"] = base.change("tokenizer", "cells")
@@ -203,7 +212,7 @@ def weeks_per_second(model: Generator, batch: int) -> float:
 
 def attributes(lab: Lab) -> Outcome:
     """Weeks made for the traits of held-out people, those who work at home and those who go out."""
-    run = lab.run("ours", ours(lab))
+    run = lab.run("diary", diary(lab))
     dataset = lab.dataset()
     rows_ = dataset.rows("test")
     traits = dataset.traits(run.recipe.traits)[rows_]
@@ -253,7 +262,7 @@ def entropy(cells: NDArray[np.int64]) -> NDArray[np.float64]:
 def irregular(lab: Lab) -> Outcome:
     """Weeks made for the traits of held-out people, in quarters of those people's entropy."""
     attributes(lab)  # makes the weeks, if they are not there
-    run, dataset = lab.run("ours", ours(lab)), lab.dataset()
+    run, dataset = lab.run("diary", diary(lab)), lab.dataset()
     made = read_generated(run.path / "profiles.parquet", dataset).astype(np.int64)
     real = dataset.cells[dataset.rows("test")].astype(np.int64)
     a, b = entropy(real), entropy(made)
@@ -288,7 +297,7 @@ def flips(cells: NDArray[np.int64]) -> float:
 
 def discontinuity(lab: Lab) -> Outcome:
     """Flips of real weeks and of those generated with several ways of drawing; smoothing with the corrected tokenizer."""
-    run, mst = lab.run("ours", ours(lab)), lab.run("corrected", sized(CORRECTED, lab.settings))
+    run, mst = lab.run("rvq", small(lab)), lab.run("corrected", sized(CORRECTED, lab.settings))
     dataset = lab.dataset()
     real = flips(dataset.cells[dataset.rows("test")].astype(np.int64))
     ways: dict[str, dict[str, Any]] = {
@@ -299,19 +308,19 @@ def discontinuity(lab: Lab) -> Outcome:
     }
     rows: list[dict[str, Any]] = [{"weeks": "real", "flips a week": real}]
     for i, (name, sampling) in enumerate(ways.items()):
-        rows.append(
-            {"weeks": f"mobtk's parts, {name}", "flips a week": flips(lab.generated(run, name=f"way{i}", **sampling))}
-        )
+        rows.append({"weeks": f"mobtk's rvq, {name}", "flips a week": flips(lab.generated(run, name=f"way{i}", **sampling))})
     model = mst.model()
     traits = torch.from_numpy(dataset.traits(mst.recipe.traits)[dataset.rows("train")][:500])
     for smooth in (False, True):
         model.tokenizer.smooth = smooth  # type: ignore[assignment]
         made = model.generate(traits, len(traits), top_k=10, generator=torch.Generator().manual_seed(0)).numpy()
         rows.append({"weeks": f"corrected, top-k 10{', smoothed' if smooth else ''}", "flips a week": flips(made)})
+    rows.append({"weeks": "diary", "flips a week": flips(lab.generated(lab.run("diary", diary(lab))))})
     apart, together = rows[1]["flips a week"], rows[2]["flips a week"]
     return Outcome(
         f"real weeks have {real:.2f} flips; drawing each token on its own gives {apart:.2f}, coupling {together:.2f}; "
-        f"smoothing takes the corrected tokenizer's from {rows[5]['flips a week']:.2f} to {rows[6]['flips a week']:.2f}",
+        f"smoothing takes the corrected tokenizer's from {rows[5]['flips a week']:.2f} to {rows[6]['flips a week']:.2f}; "
+        f"a diary has {rows[7]['flips a week']:.2f}",
         apart > 1.5 * real, rows,
     )  # fmt: skip
 
@@ -328,13 +337,13 @@ def published_vs_corrected(lab: Lab) -> Outcome:
     cases = {
         "published": sized(PUBLISHED, lab.settings),
         "corrected": sized(CORRECTED, lab.settings),
-        "mobtk": ours(lab),
+        "rvq": small(lab),
+        "diary": diary(lab),
     }
     found: dict[str, list[dict[str, float]]] = {}
     for name, recipe in cases.items():
         for seed in range(lab.seeds):
-            case = {"published": "published", "corrected": "corrected"}.get(name, "ours")
-            scores = lab.scores(lab.run(case, recipe, seed), baselines=seed == 0)
+            scores = lab.scores(lab.run(name, recipe, seed), baselines=seed == 0)
             found.setdefault(name, []).append(scores.pop("model"))
             for source, values in scores.items():
                 found.setdefault(source, [values])
@@ -345,7 +354,7 @@ def published_vs_corrected(lab: Lab) -> Outcome:
     error = {row["model"]: _mean([row[m] for m in INDIVIDUAL]) for row in rows}
     return Outcome(
         f"mean of the four individual JSD: published {error['published']:.4f}, corrected {error['corrected']:.4f}, mobtk's "
-        f"parts {error['mobtk']:.4f}, floor {error['floor']:.4f}",
+        f"rvq {error['rvq']:.4f}, diary {error['diary']:.4f}, floor {error['floor']:.4f}",
         error["corrected"] < error["published"], rows,
     )  # fmt: skip
 
@@ -363,7 +372,7 @@ def _with(recipe: Recipe, backbone: str, *options: str) -> Recipe:
 
 def swap(lab: Lab) -> Outcome:
     """One part replaced at a time, trained to the same budget; hexagons where the data are the built-in city."""
-    base = ours(lab)
+    base = diary(lab)
     cases = {
         "transformer, grid": (lab, base),
         "mamba": (lab, _with(base, "mamba", "depth")),
@@ -398,11 +407,8 @@ SWAP = Experiment("What becomes of the weeks when one part is replaced by anothe
 
 def speed(lab: Lab) -> Outcome:
     """The paper's sizes, a diary of the same width and depth, the same backbone hour by hour, and DiffTraj's network."""
-    diary = DIARY.change("width", 256)
-    for key, value in MSTAR.backbone.options.items():
-        diary = diary.change(f"backbone.{key}", value)
     weeks = lab.settings["at_once"]
-    found = benchmarks.generation(weeks, {"diary": diary})
+    found = benchmarks.generation(weeks, {"diary": LARGE_DIARY})
     names = list(dict.fromkeys(key.rsplit(", ", 1 if "passes" in key else 2)[0] for key in found))
     rows: list[dict[str, Any]] = []
     for name in names:
@@ -438,7 +444,7 @@ SPEED = Experiment(
 
 
 def baselines(lab: Lab) -> Outcome:
-    """M-STAR with mobtk's parts, a GPT-2 and a diffusion of about as many parameters, and what replays or simulates."""
+    """M-STAR's scales over a diary, a GPT-2 and a diffusion of about as many parameters, and what replays or simulates."""
     dataset, settings = lab.dataset(), lab.settings
     hourly = settings["autoregressive"]
     gpt2 = AUTOREGRESSIVE
@@ -447,7 +453,7 @@ def baselines(lab: Lab) -> Outcome:
     rows: dict[str, dict[str, list[float]]] = {}
     sizes: dict[str, int] = {}
     for seed in range(lab.seeds):
-        models = {"mstar": lab.run("mstar", settings["mstar"], seed), "gpt2, hour by hour": lab.run("gpt2", gpt2, seed)}
+        models = {"mstar": lab.run("diary", settings["mstar"], seed), "gpt2, hour by hour": lab.run("gpt2", gpt2, seed)}
         made = {name: lab.generated(run) for name, run in models.items()}
         for name, run in models.items():
             sizes[name] = sum(p.numel() for p in run.model().parameters())
@@ -491,17 +497,18 @@ BASELINES = Experiment(
     baselines,
     {
         "smoke": {
-            "weeks": 200, "mstar": SMALL.change("training.generator.epochs", 1),
+            "weeks": 200, "mstar": DIARY.change("training.generator.epochs", 1),
             "autoregressive": {"width": 16, "training.generator.epochs": 1},
             "diffusion": {"channels": 8, "epochs": 1},
         },
         "cpu": {
-            "weeks": 20_000, "mstar": SMALL,
+            "weeks": 20_000, "mstar": DIARY,
             "autoregressive": {"training.generator.epochs": 10, "training.generator.lr": 2e-3},
             "diffusion": {"channels": 32, "epochs": 40, "bfloat16": True},
         },
         "full": {
-            "weeks": 100_000, "mstar": MSTAR, "autoregressive": {"width": 256, "backbone.depth": 8, "backbone.heads": 8},
+            "weeks": 100_000, "mstar": LARGE_DIARY,
+            "autoregressive": {"width": 256, "backbone.depth": 8, "backbone.heads": 8},
             "diffusion": {"channels": 128, "epochs": 100},
         },
     },

@@ -73,3 +73,11 @@ DIARY = Recipe(
     sampling=Sampling(coupling=0),
 )
 """216 tokens a week in 16 passes: four scales of a diary, and twelve places."""
+
+LARGE_DIARY = msgspec.structs.replace(
+    DIARY,
+    width=256,
+    backbone=MSTAR.backbone,
+    training=Training(tokenizer=Stage(epochs=4, batch=64, lr=1e-3), generator=Stage(epochs=20, batch=128, lr=1e-3)),
+)
+"""The same as wide and deep as the paper's model. For a GPU."""
