@@ -123,6 +123,7 @@ class Tokenizer(nn.Module, ABC):
             tokens. ``None`` where nothing is learned before the generator.
         head: from backbone outputs to a distribution over tokens.
         given: leading channels of the inputs that are facts for the head, to which no condition is added.
+        told: groups to whose inputs the condition is added even where it steers every layer.
     """
 
     learns: ClassVar[bool]
@@ -136,6 +137,7 @@ class Tokenizer(nn.Module, ABC):
     codec: nn.Module | None
     head: Head
     given: int = 0
+    told: frozenset[int] = frozenset({0})
 
     @abstractmethod
     def encode(self, sequences: Int[Tensor, "B T"]) -> Shaped[Tensor, "B L *C"]:

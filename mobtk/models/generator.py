@@ -37,12 +37,10 @@ class Generator(nn.Module):
     ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D"] | None]:
         """What the backbone reads when all tokens are given, and the condition."""
         cond = self._condition(traits)
-        first = self.tokenizer.schedule.lengths[0]
         x = self.tokenizer.inputs(tokens)
         if cond is not None:
-            rest = x[:, first:]
-            rest = rest if self.backbone.uses_condition else self._told(rest, cond)
-            x = torch.cat([self._told(x[:, :first], cond), rest], dim=1)
+            groups = enumerate(self.tokenizer.schedule.groups())
+            x = torch.cat([self._told(k, x[:, group], cond) for k, group in groups], dim=1)
         return x, cond
 
     def token_losses(
@@ -91,8 +89,8 @@ class Generator(nn.Module):
         window = None if coupling is None else ((schedule.time(tokens.device) + 0.5) / coupling).long()
         for k, group in enumerate(schedule.groups()):
             x = self.tokenizer.next_inputs(tokens[:, : group.start], k, draft)
-            if cond is not None and (k == 0 or not self.backbone.uses_condition):
-                x = self._told(x, cond)
+            if cond is not None:
+                x = self._told(k, x, cond)
             with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bfloat16):
                 hidden = self.backbone(x, schedule, cond, state)
                 drawn = self.tokenizer.head.sample(
@@ -110,8 +108,10 @@ class Generator(nn.Module):
             tokens[:, group] = drawn
         return self.tokenizer.decode(tokens)
 
-    def _told(self, x: Float[Tensor, "B n D"], cond: Float[Tensor, "B D"]) -> Float[Tensor, "B n D"]:
-        """Inputs that know the condition, but for what they give the head."""
+    def _told(self, k: int, x: Float[Tensor, "B n D"], cond: Float[Tensor, "B D"]) -> Float[Tensor, "B n D"]:
+        """The inputs of group ``k``, with the condition where the backbone or the tokenizer wants it there."""
+        if self.backbone.uses_condition and k not in self.tokenizer.told:
+            return x
         given = self.tokenizer.given
         return x + F.pad(cond[:, None, given:], (given, 0))
 

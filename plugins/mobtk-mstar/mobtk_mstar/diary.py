@@ -90,6 +90,7 @@ class DiaryTokenizer(Tokenizer):
         self.places, self.given = places, GIVEN
         scales = Schedule.coarse_to_fine(lengths, steps)
         self.diary_tokens, self.diary_groups = scales.n_tokens, scales.n_groups
+        self.told = frozenset({0, *range(scales.n_groups, scales.n_groups + places)})
         self.schedule = Schedule((*lengths, *[1] * places), (*scales.times, *[(steps - 1) / 2] * places))
         self.register_buffer("where", place_features(mapper), persistent=False)
         self.register_buffer("xy", coordinates(mapper, 0), persistent=False)
@@ -257,8 +258,8 @@ class DiaryCodec(nn.Module):
 class DiaryHead(Head):
     """A softmax over codes for tokens of the diary, and for a place one over all cells of the map.
 
-    A cell is likely for what it is (a bias a cell), for where it lies on the map (a linear map of its features) and for
-    how far it is from the first place and from the one before: radial functions of the logarithm of the distance, as in
+    A cell is likely for what it is (a bias a cell), for where it lies on the map (a linear map of its features), for how near
+    it is to where the backbone aims, as sharply as that is sure (the home that was asked for), and for how far it is from the first place and from the one before: radial functions of the logarithm of the distance, as in
     gravity models, whose weights the backbone chooses. A place that the diary does not speak of is cell 0, for sure.
     """
 
@@ -272,11 +273,12 @@ class DiaryHead(Head):
         self.codes = CategoricalHead(width, codes + 1)
         self.liked = nn.Parameter(torch.zeros(len(xy)))
         self.direction = nn.Linear(width, where.shape[1])
+        self.aim = nn.Linear(width, 3)
         self.decay = nn.Linear(width, 2 * (bases + 1))
         far = torch.tensor(1 + 4 / self.unit).log().item()
         self.register_buffer("centres", torch.linspace(0, far, bases), persistent=False)
         self.spread = far / (bases - 1)
-        for module in (self.direction, self.decay):
+        for module in (self.direction, self.decay, self.aim):
             nn.init.normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
 
@@ -327,7 +329,9 @@ class DiaryHead(Head):
         """Logits over cells."""
         with torch.autocast(hidden.device.type, enabled=False):
             hidden, given = hidden.float(), inputs[:, 2:GIVEN].float()
-            logits = self.liked + self.direction(hidden) @ self.where.T
+            north_east, sure = self.aim(hidden).split([2, 1], dim=-1)
+            nearness = north_east @ self.xy.T - 0.5 * self.xy.square().sum(-1)
+            logits = self.liked + self.direction(hidden) @ self.where.T + sure.exp() * nearness
             for weights, at in zip(self.decay(hidden).chunk(2, dim=-1), given.split(2, dim=-1), strict=True):
                 away = torch.cdist(at, self.xy) / self.unit
                 near = (-0.5 * ((away.log1p()[..., None] - self.centres) / self.spread).square()).exp()

@@ -64,11 +64,11 @@ CORRECTED = msgspec.structs.replace(
 DIARY = Recipe(
     source=f"{PAPER}: scales over which place, then where it is; sized for a CPU",
     width=128,
-    tokenizer=Part("mstar.diary"),
+    tokenizer=Part("mstar.diary", {"codes": 2048}),
     backbone=Part("mobtk.transformer", {"depth": 3, "heads": 4}),
     training=Training(
         tokenizer=Stage(epochs=4, batch=64, lr=1e-3),
-        generator=Stage(epochs=8, batch=32, lr=2e-3),
+        generator=Stage(epochs=6, batch=32, lr=2e-3),
     ),
     sampling=Sampling(coupling=0),
 )
