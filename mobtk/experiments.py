@@ -1,7 +1,8 @@
 """Named questions: each is one command, and its answer is a verdict with the figures that it rests on.
 
-An experiment is registered like a part (``registry.experiment``) and is an :class:`Experiment`. What it trains lies in a
-folder and is not trained twice, so an interrupted experiment goes on where it was.
+An experiment is registered like a part (``registry.experiment``) and is an :class:`Experiment`. The experiments of a package
+share a folder a size. What lies there is not trained twice, so an interrupted experiment goes on where it was, and two
+that ask about the same run share it.
 """
 
 import logging
@@ -86,12 +87,15 @@ class Lab:
     def dataset(self) -> Dataset:
         """What models learn and are judged by."""
         if self._dataset is None:
-            here = self.folder / "data"
-            if self.data is not None:
-                self._dataset = Dataset(self.data)
-            else:
-                self._dataset = Dataset(here) if here.exists() else prepare_city(here, weeks=self.settings["weeks"])
+            self._dataset = Dataset(self.data) if self.data is not None else self.city()
         return self._dataset
+
+    def city(self, mapper: str = "grid", **options: Any) -> Dataset:
+        """The built-in city on some mapper, made once."""
+        here = self.folder / f"city-{self.settings['weeks']}-{mapper}"
+        if here.exists():
+            return Dataset(here)
+        return prepare_city(here, weeks=self.settings["weeks"], mapper=mapper, mapper_options=options)
 
     def run(self, name: str, recipe: Recipe, seed: int = 0, *, until: str | None = None) -> Run:
         """A trained run of a recipe, found again if it is there.
@@ -153,7 +157,7 @@ def run_experiment(
     Args:
         name: of the experiment, such as ``mstar/reconstruction``.
         size: ``smoke``, ``cpu`` or ``full``.
-        out: folder; the experiment has one of its own in it, and its result is ``result.json`` there.
+        out: folder; in it ``package/size`` is that of the experiment, and its result is ``name.json`` there.
         seeds: trainings of each case.
         data: a dataset; the built-in city if not given.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -165,7 +169,8 @@ def run_experiment(
         raise BadInput(f"seeds is at least 1, not {seeds}")
     if seeds > 1 and not experiment.seeded:
         raise BadInput(f"experiment {full_name} trains each case once; leave --seeds out")
-    folder = Path(out) / full_name.replace("/", "-") / size
+    package, name = full_name.split("/")
+    folder = Path(out) / package / size
     lab = Lab(folder, experiment.sizes[size], seeds, data, device)
     started = time.perf_counter()
     outcome = experiment.answer(lab)
@@ -181,7 +186,7 @@ def run_experiment(
         "seconds": round(time.perf_counter() - started, 1),
         "environment": environment(),
     }
-    write_text(folder / "result.json", to_json(result))
+    write_text(folder / f"{name}.json", to_json(result))
     return result
 
 

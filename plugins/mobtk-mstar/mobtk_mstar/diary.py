@@ -148,7 +148,7 @@ class DiaryTokenizer(Tokenizer):
         codes, _ = self._apart(tokens)
         for k, part in enumerate(codes.split(self.codec.lengths, dim=1)):
             spoken = part[part < self.codec.silent]
-            use = codebook_use(spoken, self.codec.silent) if len(spoken) else {"used": 0.0, "perplexity": 1.0}
+            use = codebook_use(spoken[None], self.codec.silent) if len(spoken) else {"used": 0.0, "perplexity": 1.0}
             report |= {f"used_scale_{k}": use["used"], f"perplexity_scale_{k}": use["perplexity"]}
             report[f"speaks_scale_{k}"] = len(spoken) / part.numel()
         return report
@@ -258,9 +258,10 @@ class DiaryCodec(nn.Module):
 class DiaryHead(Head):
     """A softmax over codes for tokens of the diary, and for a place one over all cells of the map.
 
-    A cell is likely for what it is (a bias a cell), for where it lies on the map (a linear map of its features), for how near
-    it is to where the backbone aims, as sharply as that is sure (the home that was asked for), and for how far it is from the first place and from the one before: radial functions of the logarithm of the distance, as in
-    gravity models, whose weights the backbone chooses. A place that the diary does not speak of is cell 0, for sure.
+    A cell is likely for what it is (a bias a cell); for where it lies on the map (a linear map of its features); for how
+    near it is to where the backbone aims, the more the surer that is (the home that was asked for); and for how far it is
+    from the first place and from the one before: radial functions of the logarithm of the distance, as in gravity models,
+    whose weights the backbone chooses. A place that the diary does not speak of is cell 0, for sure.
     """
 
     def __init__(
