@@ -92,7 +92,8 @@ class Lab:
 
     def city(self, mapper: str = "grid", **options: Any) -> Dataset:
         """The built-in city on some mapper, made once."""
-        here = self.folder / f"city-{self.settings['weeks']}-{mapper}"
+        name = "-".join(str(part) for part in ("city", self.settings["weeks"], mapper, *options.values()))
+        here = self.folder / name
         if here.exists():
             return Dataset(here)
         return prepare_city(here, weeks=self.settings["weeks"], mapper=mapper, mapper_options=options)

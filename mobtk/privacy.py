@@ -21,8 +21,11 @@ class PrivateSteps:
 
     At each step every person takes part with the same chance, independently of others; the gradient of all of their
     sequences together is clipped, the clipped ones are summed, and noise is added. What is protected is therefore a whole
-    person and not a week of theirs. Who takes part and the noise come from the operating system and not from the seed
-    of the recipe, which anybody could repeat.
+    person and not a week of theirs. Who takes part and the noise are seeded by the operating system and not from the
+    recipe, which anybody could repeat; the noise is torch's, in floating point, without opacus' ``secure_mode``.
+
+    The stage's ``clip`` is not used. A step keeps the gradients of all who take part: people a step times the size
+    of the model.
 
     Args:
         optimizer: that takes the steps.
@@ -57,6 +60,12 @@ class PrivateSteps:
             raise BadInput(
                 f"no noise keeps epsilon={privacy.epsilon:g} at delta={privacy.delta:g}; allow a larger one"
             ) from None
+        if privacy.delta >= 1 / len(self.names):
+            raise BadInput(
+                f"training.privacy.delta={privacy.delta:g} allows to give one of {len(self.names)} people away; take at "
+                f"most {0.1 / len(self.names):.1g}"
+            )
+        self.settings = {"noise": self.noise, "share": self.share, "clip": privacy.clip, "delta": privacy.delta}
         secret = torch.Generator(optimizer.param_groups[0]["params"][0].device)
         secret.seed()
         self.optimizer = DPOptimizer(

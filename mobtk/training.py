@@ -1,7 +1,8 @@
 """Training: the tokenizer's codec first, where it learns, then the generator on its tokens.
 
 A training can be killed at any moment and resumed exactly: everything random at a step is drawn from (seed, stage,
-step, rank) alone, and ``state/`` is replaced as one file. ``torchrun`` splits each batch over its processes.
+step, rank) alone (but for the secret noise of a private one), and ``state/`` is replaced as one file. ``torchrun`` splits
+each batch over its processes.
 """
 
 import json
@@ -60,6 +61,7 @@ class Progress:
     waited: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     done: bool = False
+    privacy: dict[str, float] | None = None
 
 
 def train(
@@ -123,6 +125,9 @@ class _Trainer:
             self.progress = Progress(stages[0])
         if self.progress.done:
             log.info("the training of %s is complete already", self.run.path)
+            return
+        if until is not None and stages.index(until) < stages.index(self.progress.stage):
+            log.info("the training of %s is past stage %s already", self.run.path, until)
             return
         for name in stages[stages.index(self.progress.stage) :]:
             if self.progress.stage != name:
@@ -271,13 +276,21 @@ class _Trainer:
 
     def private(self, optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> PrivateSteps | None:
         """How steps are taken that keep the recipe's bound on privacy, if it has one."""
-        privacy = self.settings.privacy
-        if privacy.epsilon is None:
+        privacy, found = self.settings.privacy, None
+        if privacy.epsilon is not None:
+            if self.world > 1 or stage.accumulate > 1:
+                raise BadInput("training.privacy takes its steps in one process and without accumulate")
+            people = self.run.dataset().users[self.rows["train"]]
+            found = PrivateSteps(optimizer, people, stage.batch, steps, privacy)
+        kept = None if found is None else found.settings
+        if self.progress.step and self.progress.privacy != kept:
+            raise BadInput(
+                f"run {self.run.path} was begun with other settings of privacy, steps or batch: no bound would hold for it; "
+                "begin anew with --restart"
+            )
+        self.progress.privacy = kept
+        if found is None:
             return None
-        if self.world > 1:
-            raise BadInput("training.privacy takes its steps in one process; run it without torchrun")
-        people = self.run.dataset().users[self.rows["train"]]
-        found = PrivateSteps(optimizer, people, stage.batch, steps, privacy)
         log.info(
             "differential privacy: epsilon %g at delta %g for each of %d people, noise %.3g, in %d steps",
             privacy.epsilon, privacy.delta, len(found.names), found.noise, steps,

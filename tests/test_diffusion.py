@@ -1,5 +1,7 @@
 """The diffusion baseline: it learns, denoises in any number of steps, and is DiffTraj's in size."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -43,20 +45,42 @@ def test_one_step_too_many_is_refused():
         _model(noise_steps=50).generate(torch.zeros(1, 3, dtype=torch.long), 24, denoising_steps=51)
 
 
-@pytest.mark.parametrize("steps", [5, 50])
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_who_knows_the_noise_gets_the_sequence_back(steps, guidance, monkeypatch):
-    model = _model(noise_steps=50).eval()
-    wanted = torch.randint(16, (4, 24), generator=torch.Generator().manual_seed(1))
-    clean = model.xy[wanted].transpose(1, 2)
+def _points(model, monkeypatch, steps, guidance=1.0):
+    """Coordinates that a generation ends with."""
+    seen = []
+    cells = torch.zeros(4096 * 8, 1, dtype=torch.long).numpy()
+    monkeypatch.setattr(model, "tree", SimpleNamespace(query=lambda x, **_: seen.append(x) or cells))
+    traits, random = torch.zeros(4096, 3, dtype=torch.long), torch.Generator().manual_seed(0)
+    model.generate(traits, 8, denoising_steps=steps, guidance=guidance, generator=random)
+    return seen[0]
+
+
+@pytest.mark.parametrize("steps", [250, 500])  # DDIM, and DDPM
+def test_with_the_best_denoiser_the_points_are_distributed_as_the_data(steps, monkeypatch):
+    """Of normal data of standard deviation 0.5 the noise is best foretold by a straight line."""
+    model = _model().eval()
 
     def noise(x, step, told):
         kept = model.kept[step][:, None, None]
-        return (x - kept.sqrt() * clean) / (1 - kept).sqrt()
+        return (1 - kept).sqrt() * x / (0.25 * kept + 1 - kept)
 
     monkeypatch.setattr(model.net, "forward", noise)
-    traits, random = torch.zeros(4, 3, dtype=torch.long), torch.Generator().manual_seed(0)
-    assert torch.equal(model.generate(traits, 24, denoising_steps=steps, guidance=guidance, generator=random), wanted)
+    points = _points(model, monkeypatch, steps)
+    assert points.std() == pytest.approx(0.5, rel=0.06) and abs(points.mean()) < 0.01
+
+
+def test_guidance_goes_on_from_the_unknown_through_the_known(monkeypatch):
+    """Points of the known lie at 0.5, of the unknown at 0.2: asking for three times the difference is 1.1."""
+    model = _model(noise_steps=100).eval()
+
+    def noise(x, step, told):
+        kept = model.kept[step][:, None, None]
+        at = torch.where((told == model.unknown).all(1), 0.2, 0.5)[:, None, None]
+        return (x - kept.sqrt() * at) / (1 - kept).sqrt()
+
+    monkeypatch.setattr(model.net, "forward", noise)
+    assert _points(model, monkeypatch, 25).mean() == pytest.approx(0.5, abs=1e-3)
+    assert _points(model, monkeypatch, 25, guidance=3.0).mean() == pytest.approx(1.1, abs=1e-3)
 
 
 def test_it_learns_the_noise():
@@ -71,6 +95,12 @@ def test_it_learns_the_noise():
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize(("options", "said"), [({"noise_steps": 10}, "at least 50"), ({"channels": 3}, "even number")])
+def test_a_diffusion_that_cannot_be_is_refused(options, said):
+    with pytest.raises(BadInput, match=said):
+        TrajectoryDiffusion(Grid(CRS, ORIGIN, (4, 4)), TRAITS, **options)
 
 
 def test_it_fits_a_dataset(city, monkeypatch):

@@ -49,6 +49,10 @@ class TrajectoryDiffusion(nn.Module):
         drop: float = 0.1,
     ) -> None:
         super().__init__()
+        if noise_steps < 50 or channels < 2 or channels % 2:
+            raise BadInput(
+                f"a diffusion has at least 50 noise steps and an even number of channels, not {noise_steps}, {channels}"
+            )
         self.noise_steps, self.drop = noise_steps, drop
         self.net = UNet(channels)
         self.traits = TraitEmbedding(mapper, trait_sizes, self.net.width)
@@ -87,6 +91,7 @@ class TrajectoryDiffusion(nn.Module):
         """
         if not 1 <= denoising_steps <= self.noise_steps:
             raise BadInput(f"denoising takes 1 to {self.noise_steps} steps, not {denoising_steps}")
+        check_steps(steps)
         told, untold = self.traits(traits), self.unknown.expand(len(traits), -1)
         x = torch.randn(len(traits), 2, steps, generator=generator, device=told.device)
         at = torch.linspace(self.noise_steps - 1, 0, denoising_steps).round().long().tolist()
@@ -105,7 +110,13 @@ class TrajectoryDiffusion(nn.Module):
             x = kept_after.sqrt() * clean + (1 - kept_after - spread**2).clamp(min=0).sqrt() * noise
             x = x + spread * torch.randn(x.shape, generator=generator, device=x.device)
         nearest = self.tree.query(x.transpose(1, 2).flatten(0, 1).cpu().numpy(), return_distance=False)
-        return torch.from_numpy(nearest).view(len(x), steps)
+        return torch.from_numpy(nearest).view(len(x), steps).to(x.device)
+
+
+def check_steps(steps: int) -> None:
+    """The network halves a sequence three times."""
+    if steps % 8:
+        raise BadInput(f"a diffusion of {steps} steps cannot be halved three times; take a multiple of 8")
 
 
 def fit_diffusion(
@@ -118,6 +129,7 @@ def fit_diffusion(
     lr: float = 1e-3,
     seed: int = 0,
     bfloat16: bool = False,
+    device: torch.device | str = "cpu",
 ) -> TrajectoryDiffusion:
     """A diffusion model trained on the training split of a dataset; its weights are averaged over the last steps.
 
@@ -125,30 +137,36 @@ def fit_diffusion(
         dataset: of a number of steps that 8 divides.
         traits: columns of the dataset.
         channels: see :class:`TrajectoryDiffusion`.
-        epochs, batch, lr: of AdamW; the rate rises for a twentieth of the steps and falls by half a cosine.
+        epochs, batch, lr: of AdamW, whose rate rises for a twentieth of the steps and falls by half a cosine.
         seed: of everything random.
         bfloat16: whether the convolutions are computed in it.
+        device: where.
 
     Raises:
         BadInput: 8 does not divide the steps of a sequence.
     """
-    if dataset.info.steps % 8:
-        raise BadInput(f"a diffusion of {dataset.info.steps} steps has no three levels; take a multiple of 8")
+    check_steps(dataset.info.steps)
+    rows, device = dataset.rows("train"), torch.device(device)
+    if not len(rows):
+        raise BadInput(f"dataset {dataset.path} has no training sequences")
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     sizes = {name: dataset.info.trait_sizes[name] for name in traits}
-    model = TrajectoryDiffusion(dataset.mapper(), sizes, channels=channels)
-    rows = dataset.rows("train")
+    model = TrajectoryDiffusion(dataset.mapper(), sizes, channels=channels).to(device)
     cells, known = torch.from_numpy(dataset.cells.copy()), torch.from_numpy(dataset.traits(traits))
     batch = min(batch, len(rows))
     total = max(1, round(epochs * (len(rows) // batch)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=total, pct_start=0.05)
+
+    def rate(i: int) -> float:
+        return min(20 * (i + 1) / total, 0.5 * (1 + math.cos(math.pi * i / total)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
     for _ in tqdm(range(total), desc="diffusion", unit="batch", disable=None):
         chosen = rng.choice(rows, batch, replace=False)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = model.loss(cells[chosen], known[chosen])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            loss = model.loss(cells[chosen].to(device), known[chosen].to(device))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

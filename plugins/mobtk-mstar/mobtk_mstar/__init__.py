@@ -18,6 +18,7 @@ def mobtk_register(registry: Registry) -> None:
     registry.recipe("mstar", "mobtk_mstar.recipes:MSTAR", "M-STAR's sizes with mobtk's parts")
     registry.recipe("mstar-small", "mobtk_mstar.recipes:SMALL", "The same, sized for a CPU")
     registry.recipe("mstar-diary", "mobtk_mstar.recipes:DIARY", "Which place coarse to fine, then where; for a CPU")
+    registry.recipe("mstar-diary-large", "mobtk_mstar.recipes:LARGE_DIARY", "The same as wide and deep as the paper's")
     registry.recipe("mstar-published", "mobtk_mstar.recipes:PUBLISHED", "M-STAR as its authors' code has it")
     registry.recipe("mstar-corrected", "mobtk_mstar.recipes:CORRECTED", "M-STAR without the faults of that code")
     for name, summary in (
@@ -30,6 +31,6 @@ def mobtk_register(registry: Registry) -> None:
         ("published-vs-corrected", "All scores of the published and the corrected settings, and of our parts"),
         ("swap", "One part replaced at a time: backbones, and hexagons for squares"),
         ("speed", "Weeks a second beside hour by hour and diffusion"),
-        ("baselines", "All scores beside a GPT-2, a diffusion, Markov chains, time of day and EPR"),
+        ("baselines", "A diary beside a GPT-2, a diffusion, Markov chains, time of day and EPR"),
     ):
         registry.experiment(name, f"mobtk_mstar.experiments:{name.replace('-', '_').upper()}", summary)

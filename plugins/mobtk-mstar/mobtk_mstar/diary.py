@@ -1,6 +1,7 @@
 """A week as a diary, coarse to fine, and the places it speaks of, one after the other."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar, final
 
 import torch
@@ -21,10 +22,24 @@ GIVEN = 6
 """Channels of the inputs that the head reads: a place is asked for, it is used, the first place, the one before."""
 
 
-def dividing_lengths(steps: int) -> tuple[int, ...]:
-    """Week, days, quarters of days and hours, for a week of hours; in proportion, in divisors, for other steps."""
+OF_WEEK = (1, 7, 28, 168)
+"""A week, days, quarters of days and hours."""
+
+
+def dividing_lengths(steps: int, of_week: Sequence[int] = OF_WEEK) -> tuple[int, ...]:
+    """Lengths of scales in proportion to those for a week of hours, in divisors of the steps."""
     divisors = [n for n in range(1, steps + 1) if steps % n == 0]
-    return tuple(sorted({min(divisors, key=lambda d: abs(d - n * steps / 168)) for n in (1, 7, 28, 168)}))
+    return tuple(sorted({min(divisors, key=lambda d: abs(d - n * steps / 168)) for n in of_week}))
+
+
+def in_order(places: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """The rank of the place at each step, among the places of its sequence by time spent there and then by first visit."""
+    steps = places.shape[1]
+    same = places[:, :, None] == places[:, None]
+    first = same.byte().argmax(-1)
+    key = same.sum(-1) * steps - first
+    begins = first == torch.arange(steps, device=places.device)
+    return ((key[:, None] > key[:, :, None]) & begins[:, None]).sum(-1)
 
 
 @final
@@ -75,9 +90,10 @@ class DiaryTokenizer(Tokenizer):
     ) -> None:
         super().__init__()
         lengths = tuple(lengths or dividing_lengths(steps))
-        if min(lengths) < 1 or any(steps % n for n in lengths) or lengths[-1] != steps:
+        grow = all(a < b for a, b in pairwise(lengths))
+        if min(lengths) < 1 or any(steps % n for n in lengths) or lengths[-1] != steps or not grow:
             raise BadInput(
-                f"diary: lengths={list(lengths)} must divide {steps}, the steps of a sequence, and end with it; try "
+                f"diary: lengths={list(lengths)} must grow, divide {steps}, the steps of a sequence, and end with it; try "
                 f"{list(dividing_lengths(steps))}"
             )
         if places < 1 or codes < places or bases < 2:
@@ -111,14 +127,14 @@ class DiaryTokenizer(Tokenizer):
     def decode(self, tokens: Int[Tensor, "B L"]) -> Int[Tensor, "B T"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
         codes, places = self._apart(tokens)
-        return places.gather(1, self.codec.replay(codes)[-1])
+        return places.gather(1, in_order(self.codec.replay(codes)[-1]))
 
     def inputs(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """What was said so far of each window; of a place, its hours and the places before it."""
         codes, places = self._apart(tokens)
         *said, ranks = self.codec.replay(codes)
         diary = torch.cat([self._diary_input(k, one) for k, one in enumerate(said)], dim=1)
-        return torch.cat([diary, self._place_input(ranks, places, slice(0, self.places))], dim=1)
+        return torch.cat([diary, self._place_input(in_order(ranks), places, slice(0, self.places))], dim=1)
 
     def next_inputs(self, tokens: Int[Tensor, "B l"], k: int, state: State) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Tokenizer`."""
@@ -128,11 +144,13 @@ class DiaryTokenizer(Tokenizer):
             state["said"] = self.codec.say(k - 1, state["said"], tokens[:, self.schedule.group(k - 1)])
         if k < self.diary_groups:
             return self._diary_input(k, state["said"])
+        if k == self.diary_groups:
+            state["said"] = in_order(state["said"])
         i = k - self.diary_groups
         return self._place_input(state["said"], tokens[:, self.diary_tokens :], slice(i, i + 1))
 
     def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """Cross-entropy of the steps after each scale but the last, which is exact; the patterns move on the way."""
+        """Cross-entropy of the steps before each scale, with one sureness a scale; the patterns move on the way."""
         ranks, _, _ = self._ranked(sequences.long())
         _, said = self.codec.quantise(ranks)
         wrong = torch.stack([(one != ranks).float().mean() for one in said[:-1]])
@@ -146,6 +164,7 @@ class DiaryTokenizer(Tokenizer):
         decoded = torch.cat([self.decode(part) for part in tokens.split(512)])
         report = {"accuracy": (decoded == sequences).float().mean().item()}
         codes, _ = self._apart(tokens)
+        report |= {f"codes_{k}": v for k, v in codebook_use(codes, self.codec.silent + 1).items()}
         for k, part in enumerate(codes.split(self.codec.lengths, dim=1)):
             spoken = part[part < self.codec.silent]
             use = codebook_use(spoken[None], self.codec.silent) if len(spoken) else {"used": 0.0, "perplexity": 1.0}
@@ -158,12 +177,7 @@ class DiaryTokenizer(Tokenizer):
 
     def _ranked(self, cells: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B A"], Bool[Tensor, "B A"]]:
         """The rank of the place at each step, by time spent and then by first visit; the places, and which there are."""
-        steps = cells.shape[1]
-        same = cells[:, :, None] == cells[:, None]
-        first = same.byte().argmax(-1)
-        key = same.sum(-1) * steps - first
-        begins = first == torch.arange(steps, device=cells.device)
-        rank = ((key[:, None] > key[:, :, None]) & begins[:, None]).sum(-1)
+        rank = in_order(cells)
         most = max(self.places, int(rank.max()) + 1)
         places = cells.new_zeros(len(cells), most).scatter_(1, rank, cells)
         known = torch.zeros(len(cells), most, dtype=torch.bool, device=cells.device).scatter_(1, rank, True)
@@ -197,7 +211,10 @@ class DiaryTokenizer(Tokenizer):
 
 @final
 class DiaryCodec(nn.Module):
-    """Patterns of each scale, learned as moving averages of the windows they stand for; the last scale has ranks."""
+    """Patterns of each scale, learned as moving averages of the windows they stand for; the last scale has ranks.
+
+    Only ``sureness``, which turns the share of wrong steps into a likelihood to report, is learned by gradient.
+    """
 
     def __init__(self, steps: int, lengths: Sequence[int], places: int, codes: int, decay: float, revive: float) -> None:
         super().__init__()
@@ -240,10 +257,10 @@ class DiaryCodec(nn.Module):
 
     def say(self, k: int, said: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Int[Tensor, "B T"]:
         """The diary with what scale ``k`` says."""
-        speaks = (codes < self.silent)[..., None]
         last = k == len(self.lengths) - 1
-        # a last token that is drawn beyond the ranks means the last of them
-        told = codes.clamp(max=self.places - 1)[..., None] if last else self.patterns(k)[codes.clamp(max=self.silent - 1)]
+        known = self.places if last else self.silent  # what is drawn beyond the ranks says nothing
+        speaks, codes = (codes < known)[..., None], codes.clamp(max=known - 1)
+        told = codes[..., None] if last else self.patterns(k)[codes]
         return torch.where(speaks, told, said.unflatten(1, (self.lengths[k], -1))).flatten(1)
 
     def replay(self, codes: Int[Tensor, "B l"]) -> list[Int[Tensor, "B T"]]:
