@@ -164,13 +164,17 @@ class DiaryTokenizer(Tokenizer):
         decoded = torch.cat([self.decode(part) for part in tokens.split(512)])
         report = {"accuracy": (decoded == sequences).float().mean().item()}
         codes, _ = self._apart(tokens)
-        report |= {f"codes_{k}": v for k, v in codebook_use(codes, self.codec.silent + 1).items()}
+        report |= self._use("codes_{}", codes)
         for k, part in enumerate(codes.split(self.codec.lengths, dim=1)):
-            spoken = part[part < self.codec.silent]
-            use = codebook_use(spoken[None], self.codec.silent) if len(spoken) else {"used": 0.0, "perplexity": 1.0}
-            report |= {f"used_scale_{k}": use["used"], f"perplexity_scale_{k}": use["perplexity"]}
-            report[f"speaks_scale_{k}"] = len(spoken) / part.numel()
+            report |= self._use("{}_scale_" + str(k), part)
+            report[f"speaks_scale_{k}"] = (part < self.codec.silent).float().mean().item()
         return report
+
+    def _use(self, name: str, codes: Int[Tensor, "B l"]) -> dict[str, float]:
+        """How many codes are in use among the tokens that speak, and their perplexity."""
+        spoken = codes[codes < self.codec.silent]
+        use = codebook_use(spoken[None], self.codec.silent) if len(spoken) else {"used": 0.0, "perplexity": 1.0}
+        return {name.format(k): v for k, v in use.items()}
 
     def _apart(self, tokens: Int[Tensor, "B L"]) -> tuple[Int[Tensor, "B l"], Int[Tensor, "B A"]]:
         return tokens[:, : self.diary_tokens], tokens[:, self.diary_tokens :]

@@ -133,12 +133,15 @@ RECONSTRUCTION = Experiment(
 
 
 def codebook(lab: Lab) -> Outcome:
-    """The published rule (learned by gradient, chosen by angle), moving averages without revival, and with it."""
+    """The published rule (learned by gradient, chosen by angle), moving averages without revival, and with it; and a diary,
+    whose codes are as many at each scale.
+    """
     base = sized(CORRECTED, lab.settings)
     cases = {
         "gradient": base.change("tokenizer.codebook", "gradient").change("tokenizer.feedback", False),
         "averages": base.change("tokenizer.revive", 0.0),
         "corrected": base,
+        "diary": diary(lab),
     }
     rows: list[dict[str, Any]] = []
     used: dict[str, float] = {}
