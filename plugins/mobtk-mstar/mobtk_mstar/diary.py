@@ -241,7 +241,7 @@ class DiaryCodec(nn.Module):
                 code = book.nearest(windows)
                 if self.training:
                     book.update(windows, torch.where(wrong > 0, code, self.silent))
-                better = (wanted != self.patterns(k)[code]).sum(-1) < wrong
+                better = (wanted != self.patterns(k, code)).sum(-1) < wrong
                 code = torch.where(better, code, self.silent)
             codes.append(code)
             said.append(self.say(k, said[-1], code))
@@ -255,16 +255,16 @@ class DiaryCodec(nn.Module):
         """The windows of scale ``k``, a one for each rank."""
         return F.one_hot(ranks, self.places).float().unflatten(1, (self.lengths[k], -1))
 
-    def patterns(self, k: int) -> Int[Tensor, "V w"]:
-        """The likeliest rank at each step of each code of scale ``k``."""
-        return self.books[k].table.unflatten(1, (-1, self.places)).argmax(-1)
+    def patterns(self, k: int, codes: Int[Tensor, "B n"]) -> Int[Tensor, "B n w"]:
+        """The likeliest rank at each step of codes of scale ``k``."""
+        return self.books[k].lookup(codes).unflatten(-1, (-1, self.places)).argmax(-1)
 
     def say(self, k: int, said: Int[Tensor, "B T"], codes: Int[Tensor, "B n"]) -> Int[Tensor, "B T"]:
         """The diary with what scale ``k`` says."""
         last = k == len(self.lengths) - 1
         known = self.places if last else self.silent  # what is drawn beyond the ranks says nothing
         speaks, codes = (codes < known)[..., None], codes.clamp(max=known - 1)
-        told = codes[..., None] if last else self.patterns(k)[codes]
+        told = codes[..., None] if last else self.patterns(k, codes)
         return torch.where(speaks, told, said.unflatten(1, (self.lengths[k], -1))).flatten(1)
 
     def replay(self, codes: Int[Tensor, "B l"]) -> list[Int[Tensor, "B T"]]:
