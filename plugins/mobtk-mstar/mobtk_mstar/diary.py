@@ -188,7 +188,7 @@ class DiaryTokenizer(Tokenizer):
         if most > self.places:
             kept, places, known = rank < self.places, places[:, : self.places], known[:, : self.places]
             away = torch.cdist(self.xy[cells], self.xy[places]).masked_fill(~known[:, None], torch.inf)
-            rank = torch.where(kept, rank, away.argmin(-1))
+            return self._ranked(places.gather(1, torch.where(kept, rank, away.argmin(-1))))
         return rank, places, known
 
     def _diary_input(self, k: int, said: Int[Tensor, "B T"]) -> Float[Tensor, "B n D"]:

@@ -39,6 +39,12 @@ def test_a_place_too_many_counts_as_the_nearest_of_the_others():
     ranks, places, _ = tokenizer._ranked(torch.tensor([[0, 0, 0, 0, far, far, far, near]]))
     assert places.tolist() == [[0, far]] and ranks[0, -1] == 0
     assert mapper.n_cells[0] == len(tokenizer.xy)
+    # with its hours the other place is visited more often now
+    x = torch.tensor([[0, 0, 0, far, far, near, near, far]])
+    x[0, 5:7] = (tokenizer.xy - tokenizer.xy[far]).norm(dim=-1).argsort()[1:3]
+    ranks, places, _ = tokenizer._ranked(x)
+    assert places.tolist() == [[far, 0]] and ranks.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0]]
+    assert tokenizer.decode(tokenizer.encode(x)).tolist() == [[0] * 3 + [far] * 5]
 
 
 @pytest.mark.parametrize("steps", [24, 168, 48, 96, 7, 13])
