@@ -137,6 +137,14 @@ def exact_where_declared(kind: type[Tokenizer]) -> None:
         assert torch.equal(tokenizer.decode(tokenizer.encode(x)), x), "declared exact, yet decode(encode(x)) is not x"
 
 
+def the_condition_goes_where_declared(kind: type[Tokenizer]) -> None:
+    """The channels it keeps free of the condition are some of its inputs, the groups it wants it in some of its groups."""
+    tokenizer, _ = _tokenizer(kind)
+    assert 0 <= tokenizer.given < WIDTH, f"it gives {tokenizer.given} of {WIDTH} channels"
+    groups = range(tokenizer.schedule.n_groups)
+    assert tokenizer.told <= set(groups), f"groups {sorted(tokenizer.told - set(groups))} that are told do not exist"
+
+
 def inputs_do_not_see_ahead(kind: type[Tokenizer]) -> None:
     """Inputs of a group never change when tokens of that group or later ones change."""
     tokenizer, x = _tokenizer(kind)
@@ -370,6 +378,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
         tokens_fit_the_schedule,
         encoding_is_repeatable,
         exact_where_declared,
+        the_condition_goes_where_declared,
         inputs_do_not_see_ahead,
         next_inputs_are_the_inputs,
         head_makes_tokens,
