@@ -161,7 +161,9 @@ class Tokenizer(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """Terms of the codec's own loss, to be summed. Empty where nothing learns."""
+        """Terms of the codec's own loss, to be summed. Empty where nothing learns; a codec without parameters, which learns
+        by averages while this is computed, needs no gradient.
+        """
 
     @abstractmethod
     def health(self, sequences: Int[Tensor, "B T"]) -> dict[str, float]:

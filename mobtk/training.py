@@ -148,7 +148,7 @@ class _Trainer:
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optimizer = self.optimizer(parameters, stage)
         wrapped: nn.Module = step_module
-        if self.world > 1:
+        if self.world > 1 and parameters:
             wrapped = DistributedDataParallel(step_module, find_unused_parameters=True)
         divisor = self.world * stage.accumulate
         if stage.batch % divisor:
@@ -221,7 +221,8 @@ class _Trainer:
                 means = {k: v / last for k, v in p.sums.items()}
                 better = private is not None or p.best is None or figure < p.best
                 p.waited = 0 if better else p.waited + 1
-                if better:
+                kept = better or figure == p.best  # among equals the last, which has learned longest
+                if kept:
                     p.best = figure
                     self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
                 entry = {"stage": name, "epoch": p.epoch + 1, "step": p.step, **means, **report, "lr": lr}
@@ -230,7 +231,7 @@ class _Trainer:
                 if self.rank == 0:
                     shown = "  ".join(f"{k} {v:.4g}" for k, v in {**means, **report}.items() if "scale" not in k)
                     log.info("%s %d/%d  %s  (%.0f sequences/s)", name, p.epoch + 1, epochs, shown, rate)
-                    if better:
+                    if kept:
                         save_weights(self.run.path / "weights.safetensors", self.model)
                 p.epoch, p.batch, p.sums = p.epoch + 1, 0, {}
                 self.save_state(optimizer.state_dict()["state"], parameters)
@@ -253,11 +254,12 @@ class _Trainer:
         sums: dict[str, Tensor] = {}
         for i, rows in enumerate(chosen):
             last = i == len(chosen) - 1
-            sync = nullcontext() if last or self.world == 1 else module.no_sync()  # type: ignore[operator]
+            sync = module.no_sync() if isinstance(module, DistributedDataParallel) and not last else nullcontext()
             with sync:
                 terms = self.losses(module, rows[self.rank :: self.world], use_bfloat16)
                 loss = torch.stack(list(terms.values())).sum()
-                (loss / len(chosen)).backward()
+                if parameters:  # a codec may learn by averages alone
+                    (loss / len(chosen)).backward()
             for key, value in {"loss": loss, **terms}.items():
                 sums[key] = sums.get(key, torch.zeros((), device=self.device)) + value.detach().float() / len(chosen)
         nn.utils.clip_grad_norm_(parameters.values(), stage.clip)

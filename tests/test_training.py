@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import mobtk
 from mobtk import training
@@ -222,3 +223,16 @@ def test_a_damaged_state_is_told(trained, city, tmp_path):
 def test_history_is_one_line_an_epoch(trained):
     lines = (trained.path / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 1, 2]
+
+
+def test_of_equally_good_epochs_the_last_is_kept(city, tmp_path, monkeypatch):
+    """A tokenizer that decodes everything right from the start still learns."""
+    run = _build(city, tmp_path / "r", **{"training.tokenizer.epochs": 3})
+    monkeypatch.setattr("mobtk.tokenizers.rvq.ResidualVQ.health", lambda *_: {"accuracy": 1.0})
+    mobtk.train(run, until="tokenizer")
+    short = _build(city, tmp_path / "s", **{"training.tokenizer.epochs": 3, "training.tokenizer.patience": 1})
+    mobtk.train(short, until="tokenizer")
+    assert len(run.history()) == 3 and len(short.history()) == 2, "equally good is no progress"
+    state = load_file(run.path / "state" / "state.safetensors")
+    best = {k.removeprefix("best/"): v for k, v in state.items() if k.startswith("best/")}
+    assert best and all(torch.equal(v, state[f"model/{k}"]) for k, v in best.items())

@@ -3,7 +3,7 @@
 from typing import final
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,8 +39,7 @@ class Generator(nn.Module):
         cond = self._condition(traits)
         x = self.tokenizer.inputs(tokens)
         if cond is not None:
-            groups = enumerate(self.tokenizer.schedule.groups())
-            x = torch.cat([self._told(k, x[:, group], cond) for k, group in groups], dim=1)
+            x = self._told(x, cond, self._wants_condition())
         return x, cond
 
     def token_losses(
@@ -87,10 +86,11 @@ class Generator(nn.Module):
         draft: State = {}
         tokens = torch.empty(n, schedule.n_tokens, dtype=torch.long, device=next(self.parameters()).device)
         window = None if coupling is None else ((schedule.time(tokens.device) + 0.5) / coupling).long()
+        wants_condition = self._wants_condition()
         for k, group in enumerate(schedule.groups()):
             x = self.tokenizer.next_inputs(tokens[:, : group.start], k, draft)
             if cond is not None:
-                x = self._told(k, x, cond)
+                x = self._told(x, cond, wants_condition[group])
             with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bfloat16):
                 hidden = self.backbone(x, schedule, cond, state)
                 drawn = self.tokenizer.head.sample(
@@ -108,12 +108,18 @@ class Generator(nn.Module):
             tokens[:, group] = drawn
         return self.tokenizer.decode(tokens)
 
-    def _told(self, k: int, x: Float[Tensor, "B n D"], cond: Float[Tensor, "B D"]) -> Float[Tensor, "B n D"]:
-        """The inputs of group ``k``, with the condition where the backbone or the tokenizer wants it there."""
-        if self.backbone.uses_condition and k not in self.tokenizer.told:
-            return x
+    def _wants_condition(self) -> Bool[Tensor, "L"]:
+        """The tokens to whose inputs the condition is added: those the tokenizer names, or all where no layer knows it."""
+        group = self.tokenizer.schedule.group_of().to(next(self.parameters()).device)
+        told = torch.tensor(sorted(self.tokenizer.told), device=group.device)
+        return torch.isin(group, told) if self.backbone.uses_condition else torch.ones_like(group, dtype=torch.bool)
+
+    def _told(
+        self, x: Float[Tensor, "B n D"], cond: Float[Tensor, "B D"], wants_condition: Bool[Tensor, "n"]
+    ) -> Float[Tensor, "B n D"]:
+        """Inputs that know the condition, but for the channels that are given to the head."""
         given = self.tokenizer.given
-        return x + F.pad(cond[:, None, given:], (given, 0))
+        return x + F.pad(cond[:, None, given:], (given, 0)) * wants_condition[:, None]
 
     def _condition(self, traits: Int[Tensor, "B n"] | None) -> Float[Tensor, "B D"] | None:
         return None if self.traits is None or traits is None else self.traits(traits)

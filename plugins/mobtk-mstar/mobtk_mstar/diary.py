@@ -150,12 +150,10 @@ class DiaryTokenizer(Tokenizer):
         return self._place_input(state["said"], tokens[:, self.diary_tokens :], slice(i, i + 1))
 
     def loss(self, sequences: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """Cross-entropy of the steps before each scale, with one sureness a scale; the patterns move on the way."""
+        """Share of steps that are wrong before the last scale; the patterns move on the way, and nothing has a gradient."""
         ranks, _, _ = self._ranked(sequences.long())
         _, said = self.codec.quantise(ranks)
-        wrong = torch.stack([(one != ranks).float().mean() for one in said[:-1]])
-        sure = self.codec.sureness
-        return {"scales": (F.softplus(-sure) + wrong * sure).mean()}
+        return {"wrong": (said[-2] != ranks).float().mean()}
 
     @torch.no_grad()
     def health(self, sequences: Int[Tensor, "B T"]) -> dict[str, float]:
@@ -215,18 +213,17 @@ class DiaryTokenizer(Tokenizer):
 
 @final
 class DiaryCodec(nn.Module):
-    """Patterns of each scale, learned as moving averages of the windows they stand for; the last scale has ranks.
+    """Patterns of each scale, learned as moving averages of the windows they stand for; the last scale has ranks."""
 
-    Only ``sureness``, which turns the share of wrong steps into a likelihood to report, is learned by gradient.
-    """
+    start: Tensor
 
     def __init__(self, steps: int, lengths: Sequence[int], places: int, codes: int, decay: float, revive: float) -> None:
         super().__init__()
-        self.steps, self.lengths, self.places, self.silent = steps, tuple(lengths), places, codes
+        self.lengths, self.places, self.silent = tuple(lengths), places, codes
         self.books = nn.ModuleList(
             Codebook(codes, steps // n * places, decay=decay, revive=revive, rate=0.0) for n in lengths[:-1]
         )
-        self.sureness = nn.Parameter(torch.ones(len(lengths)))
+        self.register_buffer("start", torch.zeros(steps, dtype=torch.long), persistent=False)
 
     def quantise(self, ranks: Int[Tensor, "B T"]) -> tuple[list[Int[Tensor, "B _"]], list[Int[Tensor, "B T"]]]:
         """Codes of all scales; the diary before the first and after each scale."""
@@ -249,7 +246,7 @@ class DiaryCodec(nn.Module):
 
     def silence(self, batch: int) -> Int[Tensor, "B T"]:
         """The diary before anything is said: always at the first place."""
-        return torch.zeros(batch, self.steps, dtype=torch.long, device=self.sureness.device)
+        return self.start.expand(batch, -1)
 
     def windows(self, k: int, ranks: Int[Tensor, "B T"]) -> Float[Tensor, "B n w A"]:
         """The windows of scale ``k``, a one for each rank."""

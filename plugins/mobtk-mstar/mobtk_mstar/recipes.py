@@ -67,7 +67,7 @@ DIARY = Recipe(
     tokenizer=Part("mstar.diary", {"codes": 2048}),
     backbone=Part("mobtk.transformer", {"depth": 3, "heads": 4}),
     training=Training(
-        tokenizer=Stage(epochs=4, batch=64, lr=1e-3),
+        tokenizer=Stage(epochs=1, batch=64),
         generator=Stage(epochs=6, batch=32, lr=2e-3),
     ),
     sampling=Sampling(coupling=0),
@@ -78,6 +78,6 @@ LARGE_DIARY = msgspec.structs.replace(
     DIARY,
     width=256,
     backbone=MSTAR.backbone,
-    training=Training(tokenizer=Stage(epochs=4, batch=64, lr=1e-3), generator=Stage(epochs=20, batch=128, lr=1e-3)),
+    training=Training(tokenizer=Stage(epochs=1, batch=64), generator=Stage(epochs=20, batch=128, lr=1e-3)),
 )
 """The same as wide and deep as the paper's model. For a GPU."""
