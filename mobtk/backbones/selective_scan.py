@@ -1,5 +1,7 @@
-"""The selective scan of Mamba in pure torch, without the states of all steps in memory."""
+"""The selective scan of Mamba, without the states of all steps in memory: the fastest way that this machine has."""
 
+import os
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -7,7 +9,32 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mobtk.backbones.fused_scan import fused_scan, kernel
+from mobtk.errors import BadInput
+
 CHUNK = 16
+
+IMPLEMENTATIONS = ("mamba_ssm", "fused", "torch")
+"""On a GPU, where that package is installed; compiled on first use, on a processor with a C++ compiler; everywhere."""
+
+
+def implementation(device: torch.device | str = "cpu") -> str:
+    """Which of :data:`IMPLEMENTATIONS` scans on a device; the environment variable ``MOBTK_SCAN`` may ask for one.
+
+    Raises:
+        BadInput: the one that is asked for is none, or cannot be had here.
+    """
+    device, asked = torch.device(device), os.environ.get("MOBTK_SCAN")
+    here = {
+        "mamba_ssm": device.type == "cuda" and find_spec("mamba_ssm") is not None,
+        "fused": device.type == "cpu" and asked != "torch" and kernel() is not None,
+        "torch": True,
+    }
+    if asked and not here.get(asked):
+        raise BadInput(
+            f"MOBTK_SCAN={asked} cannot be had on {device.type}; here are {', '.join(name for name in here if here[name])}"
+        )
+    return asked or next(name for name in IMPLEMENTATIONS if here[name])
 
 
 def selective_scan(
@@ -22,7 +49,8 @@ def selective_scan(
 
     Gu and Dao 2023 (https://arxiv.org/abs/2312.00752), algorithm 2 with the zero-order hold of ``A`` and the Euler
     step of ``B``. Here ``D`` is the inner width and ``N`` the state size. In float32 whatever comes in. Memory for
-    the backward pass is one state every ``CHUNK`` steps; the states between are computed again.
+    the backward pass is one state every ``CHUNK`` steps; the states between are computed again. See
+    :func:`implementation` for who does it; all agree.
 
     Args:
         u: inputs.
@@ -37,8 +65,23 @@ def selective_scan(
     """
     if h is None:
         h = u.new_zeros(u.shape[0], u.shape[2], A.shape[1], dtype=torch.float32)
+    how = implementation(u.device)
+    if how == "mamba_ssm" and (h.any() or h.requires_grad):  # it knows no state before the first step
+        how = "torch"
     with torch.autocast(u.device.type, enabled=False):
-        return _SelectiveScan.apply(u.float(), delta.float(), A.float(), B.float(), C.float(), h.float())
+        inputs = (u.float(), delta.float(), A.float(), B.float(), C.float(), h.float())
+        if how == "fused":
+            return fused_scan(*inputs)
+        return _mamba_ssm_scan(*inputs) if how == "mamba_ssm" else _SelectiveScan.apply(*inputs)
+
+
+def _mamba_ssm_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The CUDA kernel of the authors of Mamba, which has channels before steps."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    turned = [x.transpose(1, 2).contiguous() for x in (u, delta, B, C)]
+    y, last = selective_scan_fn(turned[0], turned[1], A, turned[2], turned[3], return_last_state=True)
+    return y.transpose(1, 2), last
 
 
 def _step(h: Tensor, u: Tensor, delta: Tensor, A: Tensor, B: Tensor) -> Tensor:

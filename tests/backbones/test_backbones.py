@@ -6,7 +6,6 @@ from mobtk import Schedule
 from mobtk.backbones.attention import rotate
 from mobtk.backbones.gpt2 import GPT2
 from mobtk.backbones.mamba import Mamba, MambaBlock
-from mobtk.backbones.selective_scan import CHUNK, selective_scan
 from mobtk.backbones.transformer import Transformer
 from mobtk.errors import BadInput
 from mobtk.models.moe import MixtureOfExperts
@@ -40,47 +39,6 @@ def test_gpt2_gives_the_logits_of_transformers():
     ids = torch.randint(50, (2, 17))
     logits = ours(body.wte(ids), Schedule.autoregressive(17)) @ body.wte.weight.T  # the head is tied
     torch.testing.assert_close(logits, theirs(ids).logits, atol=1e-4, rtol=1e-4)
-
-
-def _reference_scan(u, delta, A, B, C, h):
-    """The recurrence, written out."""
-    outputs = []
-    for t in range(u.shape[1]):
-        h = torch.exp(delta[:, t, :, None] * A) * h + delta[:, t, :, None] * B[:, t, None, :] * u[:, t, :, None]
-        outputs.append((h * C[:, t, None, :]).sum(-1))
-    return torch.stack(outputs, 1), h
-
-
-@pytest.mark.parametrize("length", [1, 5, CHUNK, CHUNK + 1, 3 * CHUNK - 1])
-def test_scan_and_its_gradients_are_those_of_the_recurrence(length):
-    torch.manual_seed(length)
-    shapes = [(2, length, 6), (2, length, 6), (6, 4), (2, length, 4), (2, length, 4), (2, 6, 4)]
-    inputs = [torch.randn(s) for s in shapes]
-    inputs[1], inputs[2] = F.softplus(inputs[1]), -inputs[2].exp()
-    ours = [x.clone().requires_grad_() for x in inputs]
-    theirs = [x.double().requires_grad_() for x in inputs]
-    y, h = selective_scan(*ours)
-    y_, h_ = _reference_scan(*theirs)
-    torch.testing.assert_close(y.double(), y_, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(h.double(), h_, atol=1e-4, rtol=1e-4)
-    weight = torch.randn(y.shape)
-    ((y * weight).sum() + h.square().sum()).backward()
-    ((y_ * weight).sum() + h_.square().sum()).backward()
-    for name, a, b in zip(["u", "delta", "A", "B", "C", "h"], ours, theirs, strict=True):
-        torch.testing.assert_close(a.grad.double(), b.grad, atol=2e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def test_scan_keeps_no_state_a_step():
-    """What is saved for the backward pass grows by one state every CHUNK steps."""
-    length = 8 * CHUNK
-    B, D, N = 2, 8, 16
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        u = torch.randn(B, length, D, requires_grad=True)
-        selective_scan(u, torch.rand(B, length, D), -torch.rand(D, N), torch.randn(B, length, N), torch.randn(B, length, N))
-    states = sum(t.numel() for t in saved if t.shape == (B, D, N))
-    assert states == B * D * N * length // CHUNK
-    assert max(t.numel() for t in saved) < B * length * D * N
 
 
 def test_mamba_block_is_that_of_transformers():
