@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
+from mobtk.backbones.fused_scan import fused_scan, kernel
+from mobtk.backbones.selective_scan import torch_scan
 from mobtk.baselines.diffusion import TrajectoryDiffusion
 from mobtk.data.city import CRS, ORIGIN, make_city, write_points
 from mobtk.data.prepare import prepare
@@ -84,6 +88,36 @@ def generation(weeks: int = 64, others: Mapping[str, Recipe] | None = None) -> d
         for steps in (500, 100, 50):
             found[f"diffusion, {steps} steps, {n} at once, float32"] = n / (steps * taken)
     return found
+
+
+def scan(batch: int = 16) -> dict[str, float]:
+    """Millions of (batch, step, channel) elements of a selective scan per core-second, forward and backward, state 16:
+    168 steps of 512 channels, and 96 of 24 for a field of many nodes; beside mambapy's, where that is installed.
+    """
+    found: dict[str, float] = {}
+    for sequences, steps, channels in ((batch, 168, 512), (batch * 42, 96, 24)):
+        u, delta, B, C = (torch.randn(sequences, steps, n) for n in (channels, channels, 16, 16))
+        inputs = [x.requires_grad_() for x in (u, F.softplus(delta - 2), -torch.rand(channels, 16), B, C)]
+        here = {"torch": torch_scan, **({"fused": fused_scan} if kernel() is not None else {})}
+        ways = {name: partial(scan, h=u.new_zeros(sequences, channels, 16)) for name, scan in here.items()}
+        if find_spec("mambapy"):
+            from mambapy.pscan import pscan
+
+            ways["mambapy"] = partial(_by_mambapy, pscan)
+        for name, way in ways.items():
+            taken = processor_seconds(partial(_there_and_back, way, inputs))
+            found[f"{name}, {sequences} x {steps} x {channels}"] = u.numel() / taken / 1e6
+    return found
+
+
+def _there_and_back(scan: Callable[..., Any], inputs: list[Tensor]) -> None:
+    with torch.inference_mode(False), torch.enable_grad():
+        torch.autograd.grad(scan(*inputs)[0].sum(), inputs)
+
+
+def _by_mambapy(pscan: Callable[..., Tensor], u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor]:
+    states = pscan(torch.exp(delta[..., None] * A), (delta * u)[..., None] * B[:, :, None])
+    return ((states @ C[..., None])[..., 0],)
 
 
 def preparation(weeks: int = 100) -> dict[str, float]:

@@ -22,16 +22,18 @@ typedef int32_t Bits __attribute__((vector_size(LANES * 4)));
 
 inline __attribute__((always_inline)) Lanes splat(float x) { return x - Lanes{}; }
 
-// `count` floats, the other lanes 0.
+// `count` floats, the other lanes 0. A size that the compiler knows is a move, any other a call.
 inline __attribute__((always_inline)) Lanes load(const float *from, int64_t count) {
     Lanes x{};
     if (count == LANES) std::memcpy(&x, from, sizeof x);
+    else if (count == LANES / 2) std::memcpy(&x, from, sizeof x / 2);
     else std::memcpy(&x, from, count * sizeof(float));
     return x;
 }
 
 inline __attribute__((always_inline)) void store(float *to, Lanes x, int64_t count) {
     if (count == LANES) std::memcpy(to, &x, sizeof x);
+    else if (count == LANES / 2) std::memcpy(to, &x, sizeof x / 2);
     else std::memcpy(to, &x, count * sizeof(float));
 }
 

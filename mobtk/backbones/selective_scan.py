@@ -72,7 +72,13 @@ def selective_scan(
         inputs = (u.float(), delta.float(), A.float(), B.float(), C.float(), h.float())
         if how == "fused":
             return fused_scan(*inputs)
-        return _mamba_ssm_scan(*inputs) if how == "mamba_ssm" else _SelectiveScan.apply(*inputs)
+        return _mamba_ssm_scan(*inputs) if how == "mamba_ssm" else torch_scan(*inputs)
+
+
+def torch_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`selective_scan`; in torch alone, with a backward pass by hand."""
+    y, last = _SelectiveScan.apply(u, delta, A, B, C, h)
+    return y, last
 
 
 def _mamba_ssm_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": ("mobtk.cli.audit:audit", "Does a generator give away who it was trained on?"),
     "experiment": ("mobtk.cli.experiment:experiment", "Answer named questions, each with a verdict."),
     "plugins": ("mobtk.cli.plugins:plugins", "List plugins, explain their problems, hold parts to their laws."),
+    "doctor": ("mobtk.cli.doctor:doctor", "What this machine offers, and what is wrong with plugins."),
     "bench": ("mobtk.cli.bench:bench", "Measure speed on this machine."),
 }
 

@@ -6,11 +6,11 @@ from mobtk.cli import json_option, show
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["metrics", "preparation", "tokenizer", "generation"]), default="metrics")
+@click.argument("what", type=click.Choice(["metrics", "preparation", "tokenizer", "generation", "scan"]), default="metrics")
 @click.option(
     "--weeks",
     type=click.IntRange(min=2),
-    help="Of the city: 10,000, or 100 (preparation), 256 (tokenizer), 64 (generation).",
+    help="Of the city: 10,000, or 100 (preparation), 256 (tokenizer), 64 (generation), 16 (scan).",
 )
 @json_option
 def bench(what: str, weeks: int | None, as_json: bool) -> None:
@@ -18,7 +18,8 @@ def bench(what: str, weeks: int | None, as_json: bool) -> None:
 
     metrics: weeks per core-second for the four individual metrics. preparation: rows per core-second from files of
     points, 10,080 a week, beside pandas. tokenizer and generation: at M-STAR's reference
-    sizes (470 tokens a week, 4096 codes, width 256), with fresh weights.
+    sizes (470 tokens a week, 4096 codes, width 256), with fresh weights. scan: that of Mamba, in every way this machine
+    has, with --weeks sequences at once.
     """
     from mobtk import benchmarks
 

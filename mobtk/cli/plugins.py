@@ -6,6 +6,27 @@ import msgspec
 from mobtk.cli import json_option, show
 
 
+def problems() -> list[dict[str, str]]:
+    """What is wrong with plugins and with the parts they register."""
+    from mobtk.contracts import CONTRACTS
+    from mobtk.errors import MobtkError
+    from mobtk.models.assemble import load_part
+    from mobtk.plugins import loaded, registry
+
+    found = [{"what": f"plugin {p.name} ({p.origin})", "problem": p.problem} for p in loaded().plugins if p.problem]
+    for entry in registry():
+        try:
+            if entry.kind in CONTRACTS:
+                load_part(entry.kind, entry.full_name)
+            else:
+                entry.load()
+        except MobtkError as error:
+            found.append({"what": f"{entry.kind} {entry.full_name}", "problem": str(error)})
+        except Exception as error:  # a plugin may raise anything at import
+            found.append({"what": f"{entry.kind} {entry.full_name}", "problem": f"{type(error).__name__}: {error}"})
+    return found
+
+
 @click.group()
 def plugins() -> None:
     """List plugins, explain their problems, hold parts to their laws."""
@@ -29,22 +50,9 @@ def list_(as_json: bool) -> None:
 @json_option
 def doctor(as_json: bool) -> None:
     """Why a plugin was skipped, and which registered parts do not import."""
-    from mobtk.contracts import CONTRACTS
-    from mobtk.errors import MobtkError
-    from mobtk.models.assemble import load_part
     from mobtk.plugins import loaded, registry
 
-    found = [{"what": f"plugin {p.name} ({p.origin})", "problem": p.problem} for p in loaded().plugins if p.problem]
-    for entry in registry():
-        try:
-            if entry.kind in CONTRACTS:
-                load_part(entry.kind, entry.full_name)
-            else:
-                entry.load()
-        except MobtkError as error:
-            found.append({"what": f"{entry.kind} {entry.full_name}", "problem": str(error)})
-        except Exception as error:  # a plugin may raise anything at import
-            found.append({"what": f"{entry.kind} {entry.full_name}", "problem": f"{type(error).__name__}: {error}"})
+    found = problems()
     healthy = f"{len(loaded().plugins)} plugins, {len(list(registry()))} parts and recipes: all well"
     show(found, as_json, "\n".join(f"{f['what']}: {f['problem']}" for f in found) or healthy)
     if found:
