@@ -1,0 +1,34 @@
+"""``mobtk doctor``."""
+
+import click
+
+from mobtk.cli import json_option, show
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """What mobtk finds on this machine, and what is wrong with its plugins."""
+    import torch
+
+    from mobtk.backbones.selective_scan import implementation
+    from mobtk.cli.plugins import problems
+    from mobtk.runs import environment, find_device, use_bfloat16
+
+    device = find_device("auto")
+    found = problems()
+    result = {
+        **environment(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "precision auto": "bfloat16" if use_bfloat16("auto", device) else "float32",
+        "selective scan": implementation(device),
+        "problems": found,
+    }
+    lines = [f"{key:<16}{value}" for key, value in result.items() if key not in ("packages", "plugins", "problems")]
+    lines += [f"{name:<16}{version}" for name, version in result["packages"].items()]
+    lines.append(f"{'plugins':<16}{', '.join(result['plugins'])}")
+    lines += [f"{p['what']}: {p['problem']}" for p in found] or ["no problems"]
+    show(result, as_json, "\n".join(lines))
+    if found:
+        raise SystemExit(1)
