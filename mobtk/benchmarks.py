@@ -99,7 +99,8 @@ def scan(batch: int = 16) -> dict[str, float]:
         u, delta, B, C = (torch.randn(sequences, steps, n) for n in (channels, channels, 16, 16))
         inputs = [x.requires_grad_() for x in (u, F.softplus(delta - 2), -torch.rand(channels, 16), B, C)]
         here = {"torch": torch_scan, **({"fused": fused_scan} if kernel() is not None else {})}
-        ways = {name: partial(scan, h=u.new_zeros(sequences, channels, 16)) for name, scan in here.items()}
+        ways: dict[str, Callable[..., Any]] = {}
+        ways |= {name: partial(scan, h=u.new_zeros(sequences, channels, 16)) for name, scan in here.items()}
         if find_spec("mambapy"):
             from mambapy.pscan import pscan
 

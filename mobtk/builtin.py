@@ -16,6 +16,7 @@ def mobtk_register(registry: Registry) -> None:
 
     registry.tokenizer("cells", "mobtk.tokenizers.cells:CellTokens", "One token a step: the cell; autoregressive")
     registry.tokenizer("rvq", "mobtk.tokenizers.rvq:ResidualVQ", "Multi-scale residual codes, coarse to fine")
+    registry.tokenizer("patches", "mobtk.tokenizers.patches:Patches", "For fields: a token for so many steps of a node")
 
     registry.backbone(
         "transformer", "mobtk.backbones.transformer:Transformer", "Pre-norm, rotary, adaptive layer norm on traits"
@@ -27,7 +28,11 @@ def mobtk_register(registry: Registry) -> None:
     registry.router("input", "mobtk.routers.input:InputRouter", "Top-k experts by the sequence's features, balanced")
     registry.router("entity", "mobtk.routers.entity:EntityRouter", "Top-k experts by a static embedding of the entity")
 
+    registry.mixer("none", "mobtk.mixers.none:NoMixer", "For fields: each node by itself")
+    registry.mixer("graph", "mobtk.mixers.graph:GraphMixer", "For fields: diffusion over a given graph")
+
     registry.recipe("default", "mobtk.recipe:DEFAULT", "Coarse to fine: grid, rvq, transformer")
     registry.recipe("autoregressive", "mobtk.recipe:AUTOREGRESSIVE", "Hour by hour: grid, cells, gpt2")
+    registry.recipe("forecaster", "mobtk.recipe:FORECASTER", "A field: patches of each node through a transformer")
     registry.recipe("demo", "mobtk.recipe:DEMO", "The default, sized for a few minutes on two cores")
     registry.recipe("tiny", "mobtk.recipe:TINY", "The default, for tests and tries: trains in seconds")

@@ -8,7 +8,8 @@ data, the width, the mapper); what the experimenter chooses is keyword-only with
 What a part *declares* (the class variables below) is read before anything is built or trained, to refuse parts
 that do not fit; the laws of :mod:`mobtk.testing` hold every part to what it promises and declares.
 
-Axis letters: ``B`` batch, ``T`` steps, ``L`` tokens, ``D`` width, ``V`` vocabulary, ``E`` experts, ``N`` nodes.
+Axis letters: ``B`` batch, ``T`` steps, ``L`` tokens, ``D`` width, ``V`` vocabulary, ``E`` experts, ``N`` nodes, ``C``
+channels, ``Q`` scales, ``S`` width of a node's embedding.
 """
 
 from abc import ABC, abstractmethod
@@ -182,6 +183,10 @@ class Backbone(nn.Module, ABC):
     max_tokens: int | None = None
     """The longest sequence it can read, where there is a limit."""
 
+    takes_scales: ClassVar[bool] = False
+    """Declares an option ``scales``: into how many parts of equal width its features fall, coarse and fine; a forecaster
+    sets it to those of its tokenizer."""
+
     auxiliary_loss: Tensor | None = None
     """What the last training pass adds to the loss (balance of experts), where there is such a thing."""
 
@@ -198,6 +203,13 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def new_state(self, batch: int, schedule: Schedule) -> State:
         """Room for a generation of ``batch`` sequences, allocated once for the whole schedule."""
+
+    def mixture_loss(self, outputs: Float[Tensor, "M n D"], experts: Int[Tensor, "M"]) -> Float[Tensor, ""] | None:
+        """What experts of this kind ask of their outputs, while training as a mixture; ``None`` where they ask nothing.
+
+        ``experts`` says which one made each output (the best, where several did).
+        """
+        return None
 
 
 @dataclass
@@ -228,19 +240,44 @@ class Router(nn.Module, ABC):
         """Route by the entity's embedding, or by the features of the first group of its sequence."""
 
 
-class Mixer(nn.Module, ABC):
-    """Mixes over the places of a field: graph convolutions and the like. Built as ``Mixer(width, **options)``."""
+class FieldTokenizer(nn.Module, ABC):
+    """The history of a field -> tokens of each of its nodes, all known at once.
+
+    Built as ``FieldTokenizer(history, channels, width, **options)`` with ``history`` the steps ``T`` it reads.
+
+    Attributes:
+        schedule: one group of ``L`` tokens.
+        scales: ``Q``, the scales of a token, each of width ``D``; ``Q`` times ``D`` is the width.
+    """
+
+    schedule: Schedule
+    scales: int
 
     @abstractmethod
-    def forward(self, x: Float[Tensor, "B T N D Q"], entity: Float[Tensor, "N S"]) -> Float[Tensor, "B T N D Q"]:
-        """Mix over the ``N`` places; ``entity`` holds an embedding of each."""
+    def forward(self, history: Float[Tensor, "B T N C"]) -> Float[Tensor, "B L N D Q"]:
+        """Tokens of each node; scaled values in, without gaps."""
 
 
-CONTRACTS: Mapping[str, type] = {
-    "mapper": SpatialMapper,
-    "tokenizer": Tokenizer,
-    "backbone": Backbone,
-    "router": Router,
-    "mixer": Mixer,
+class Mixer(nn.Module, ABC):
+    """Mixes over the nodes of a field: graph convolutions and the like; what it returns is added to what it was given.
+
+    Built as ``Mixer(graph, width, scales, entity, **options)``: the weights of the edges ``(N, N)`` where there is a graph,
+    ``D``, ``Q`` and ``S``.
+    """
+
+    needs_graph: ClassVar[bool]
+    """Declares that it does nothing without a graph of the nodes."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "B L N D Q"], entity: Float[Tensor, "N S"]) -> Float[Tensor, "B L N D Q"]:
+        """Mix over the ``N`` nodes; ``entity`` holds an embedding of each."""
+
+
+CONTRACTS: Mapping[str, tuple[type, ...]] = {
+    "mapper": (SpatialMapper,),
+    "tokenizer": (Tokenizer, FieldTokenizer),
+    "backbone": (Backbone,),
+    "router": (Router,),
+    "mixer": (Mixer,),
 }
-"""The contract that a part of each kind signs."""
+"""The contracts of which a part of each kind signs one: tokenizers are of sequences, or of fields."""

@@ -23,7 +23,7 @@ from mobtk.errors import BadInput
 from mobtk.evaluation import evaluate
 from mobtk.generation import generate, read_generated
 from mobtk.plugins import registry
-from mobtk.recipe import Recipe
+from mobtk.recipe import PARTS_OF_TASK, Recipe
 from mobtk.runs import Run, environment
 from mobtk.storage import PathLike, to_json, write_text
 from mobtk.training import train
@@ -110,7 +110,7 @@ class Lab:
             Run.create(path, recipe, self.dataset())
         run = Run(path)
         fresh = msgspec.to_builtins(recipe) | {"mapper": None}
-        for kind in ("tokenizer", "backbone", "router"):
+        for kind in PARTS_OF_TASK[recipe.task]:
             fresh[kind]["name"] = registry().find(kind, fresh[kind]["name"]).full_name
         if msgspec.to_builtins(run.recipe) | {"mapper": None} != fresh:
             raise BadInput(f"{path} holds a run of another recipe; give the experiment another folder with -o")

@@ -64,7 +64,7 @@ class Privacy(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class Training(Struct, forbid_unknown_fields=True):
-    """The two stages, the seed of everything random, and the number format of matrix products.
+    """The stages, the seed of everything random, and the number format of matrix products.
 
     ``precision`` is ``float32``, ``bfloat16``, or ``auto``: bfloat16 where the processor multiplies it natively.
     """
@@ -73,6 +73,7 @@ class Training(Struct, forbid_unknown_fields=True):
     precision: Annotated[str, Meta(pattern="^(auto|float32|bfloat16)$")] = "auto"
     tokenizer: Stage = field(default_factory=Stage)
     generator: Stage = field(default_factory=Stage)
+    forecaster: Stage = field(default_factory=Stage)
     privacy: Privacy = field(default_factory=Privacy)
 
 
@@ -86,26 +87,59 @@ class Sampling(Struct, forbid_unknown_fields=True, omit_defaults=True):
     coupling: Annotated[int, Meta(ge=0)] | None = None
 
 
+class Forecast(Struct, forbid_unknown_fields=True):
+    """What a forecaster reads and foretells, and how values are scaled.
+
+    Args:
+        history: ``T``, steps it reads.
+        horizon: ``H``, steps it foretells.
+        layers: pairs of a mixer and a backbone.
+        entity: ``S``, width of the learned embedding of a node.
+        scale: values have mean 0 and standard deviation 1 over the training split: of each ``node``, or of the ``field``.
+        season: from which mean they are measured: of all steps (``none``), or of those at the same step of the ``day`` or
+            of the ``week``.
+        window: what is besides subtracted from a window and added to its forecast: nothing (``none``), its ``last`` value,
+            or its ``mean``, and then it is divided by its standard deviation, too.
+        loss: the mean absolute error of ``scaled`` values or of ``real`` ones.
+    """
+
+    history: Positive = 96
+    horizon: Positive = 96
+    layers: Positive = 1
+    entity: Positive = 12
+    scale: Annotated[str, Meta(pattern="^(node|field)$")] = "node"
+    season: Annotated[str, Meta(pattern="^(none|day|week)$")] = "none"
+    window: Annotated[str, Meta(pattern="^(none|last|mean)$")] = "none"
+    loss: Annotated[str, Meta(pattern="^(scaled|real)$")] = "scaled"
+
+
 class Recipe(Struct, forbid_unknown_fields=True):
     """The parts of one model.
 
     Args:
-        task: ``generate`` (sequences of places).
+        task: ``generate`` (sequences of places) or ``forecast`` (a field). What belongs to the other task is left out of
+            the TOML and may not be changed.
         width: ``D``, the width of backbone, inputs and condition.
+        mixer: mixes over the nodes of a field.
         experts: backbones the router chooses among; 1 needs no router.
+        shared: whether a backbone serves everything besides the experts.
+        forecast: what a forecaster reads and foretells.
         traits: what is known of a person before generation, as columns of the dataset.
         trait_cells: how home and work are read: by their ``place`` on the map, or from a ``table`` with a vector a cell.
         source: the paper, or what it was made from.
     """
 
-    task: Annotated[str, Meta(pattern="^generate$")] = "generate"
+    task: Annotated[str, Meta(pattern="^(generate|forecast)$")] = "generate"
     source: str = ""
     width: Positive = 128
     mapper: Part = field(default_factory=lambda: Part("grid"))
     tokenizer: Part = field(default_factory=lambda: Part("rvq"))
     backbone: Part = field(default_factory=lambda: Part("transformer"))
+    mixer: Part = field(default_factory=lambda: Part("none"))
     router: Part = field(default_factory=lambda: Part("none"))
     experts: Positive = 1
+    shared: bool = False
+    forecast: Forecast = field(default_factory=Forecast)
     traits: tuple[str, ...] = ("home", "work", "cluster")
     trait_cells: Annotated[str, Meta(pattern="^(place|table)$")] = "place"
     sampling: Sampling = field(default_factory=Sampling)
@@ -121,6 +155,9 @@ class Recipe(Struct, forbid_unknown_fields=True):
             BadInput: there is no such setting, or the value does not fit it.
         """
         tree = msgspec.to_builtins(self)
+        for other in OTHER_TASK[self.task]:
+            if (key + ".").startswith(other + "."):
+                raise BadInput(f"setting {key!r} is not of the task of this recipe, which is to {self.task}")
         *path, last = key.split(".")
         if path and path[0] in PARTS and (path[1:] or last) not in ("name", "options", ["options"]):
             path = [path[0], "options", *path[1:]]
@@ -136,7 +173,14 @@ class Recipe(Struct, forbid_unknown_fields=True):
 
     def dumps(self) -> str:
         """The recipe as TOML."""
-        return tomli_w.dumps(msgspec.to_builtins(self))
+        tree = msgspec.to_builtins(self)
+        for other in OTHER_TASK[self.task]:
+            *path, last = other.split(".")
+            node = tree
+            for step in path:
+                node = node[step]
+            del node[last]
+        return tomli_w.dumps(tree)
 
     @classmethod
     def loads(cls, text: str, origin: str = "recipe") -> "Recipe":
@@ -160,7 +204,20 @@ class Recipe(Struct, forbid_unknown_fields=True):
             raise BadInput(f"{path} is not text in UTF-8: {error.reason}") from None
 
 
-PARTS = ("mapper", "tokenizer", "backbone", "router")
+PARTS = ("mapper", "tokenizer", "mixer", "backbone", "router")
+
+PARTS_OF_TASK = {
+    "generate": ("mapper", "tokenizer", "backbone", "router"),
+    "forecast": ("tokenizer", "mixer", "backbone", "router"),
+}
+
+OTHER_TASK = {
+    "generate": ("mixer", "shared", "forecast", "training.forecaster"),
+    "forecast": (
+        "mapper", "traits", "trait_cells", "sampling", "training.tokenizer", "training.generator", "training.privacy"
+    ),
+}  # fmt: skip
+"""Settings that a recipe of a task does not have."""
 
 
 def _convert(tree: Any, origin: str) -> Recipe:
@@ -197,6 +254,15 @@ DEMO = Recipe(
         generator=Stage(epochs=1, batch=16, lr=5e-3),
     ),
     sampling=Sampling(top_p=0.99),
+)
+FORECASTER = Recipe(
+    task="forecast",
+    source="patches of each node through a transformer, after PatchTST (Nie et al. 2023, https://arxiv.org/abs/2211.14730)",
+    width=32,
+    tokenizer=Part("patches", {"length": 8}),
+    backbone=Part("transformer", {"depth": 2, "heads": 4, "dropout": 0.2}),
+    forecast=Forecast(window="mean"),
+    training=Training(precision="float32", forecaster=Stage(epochs=10, batch=32, lr=1e-3, patience=3)),
 )
 TINY = Recipe(
     source="the default, for tests and tries: seconds on one core, and nothing to be proud of",

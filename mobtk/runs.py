@@ -26,12 +26,22 @@ from mobtk._version import __version__
 from mobtk.contracts import SpatialMapper
 from mobtk.data.city import prepare_city
 from mobtk.data.dataset import Dataset
+from mobtk.data.field import Field, open_dataset
+from mobtk.data.fields import make_field
 from mobtk.errors import BadInput
-from mobtk.models.assemble import assemble, check
+from mobtk.models.assemble import assemble, assemble_forecaster, check
+from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
+from mobtk.models.scaling import slots
 from mobtk.plugins import loaded, registry
-from mobtk.recipe import PARTS, Part, Recipe
+from mobtk.recipe import PARTS_OF_TASK, Part, Recipe
 from mobtk.storage import PathLike, new_file, new_folder, to_json, write_text
+
+DATA = {
+    "generate": {"name", "dataset", "step", "steps", "steps_per_day", "trait_sizes", "mapper", "sha256"},
+    "forecast": {"name", "dataset", "step", "nodes", "channels", "sha256", "graph_sha256"},
+}
+"""What ``data.json`` says of the data a run is for."""
 
 
 class Run:
@@ -51,50 +61,64 @@ class Run:
         self.recipe = Recipe.load(self.path / "recipe.toml")
         try:
             self.data: dict[str, Any] = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
-            if missing := {"name", "dataset", "step", "steps", "steps_per_day", "trait_sizes", "mapper", "sha256"} - set(
-                self.data
-            ):
+            if missing := DATA[self.recipe.task] - set(self.data):
                 raise ValueError(f"{', '.join(sorted(missing))} is missing")
         except (OSError, ValueError, TypeError) as error:
             raise BadInput(f"run {path} is damaged: data.json: {error}; build it again") from None
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{kind}={getattr(self.recipe, kind).name}" for kind in PARTS)
+        parts = ", ".join(f"{kind}={getattr(self.recipe, kind).name}" for kind in PARTS_OF_TASK[self.recipe.task])
         return f"Run({str(self.path)!r}, {parts})"
 
     @classmethod
     def create(
-        cls, path: PathLike, recipe: Recipe, dataset: Dataset | None, *, weeks: int = 10_000, replace: bool = False
+        cls, path: PathLike, recipe: Recipe, dataset: Dataset | Field | None, *, weeks: int = 10_000, replace: bool = False
     ) -> Self:
-        """Write a new run with fresh weights. Without a dataset, the built-in city is prepared inside the folder."""
+        """Write a new run with fresh weights. Without a dataset, the built-in city is prepared inside the folder; for a
+        forecaster, the field of its people.
+        """
         check(recipe)
         recipe = copy.deepcopy(recipe)  # a recipe of a plugin stays as it is
-        for kind in PARTS:
+        for kind in PARTS_OF_TASK[recipe.task]:
             getattr(recipe, kind).name = registry().find(kind, getattr(recipe, kind).name).full_name
         with new_folder(path, replace=replace, inputs=[dataset.path] if dataset else []) as folder:
+            where = "data" if dataset is None else os.path.relpath(dataset.path.resolve(), Path(path).resolve())
             if dataset is None:
-                part = recipe.mapper
-                dataset = prepare_city(folder / "data", weeks=weeks, mapper=part.name, mapper_options=part.options)
-                where = "data"
-            else:
-                where = os.path.relpath(dataset.path.resolve(), Path(path).resolve())
-            info = dataset.info
-            model = assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes)
-            data = {
-                "name": info.name,
-                "dataset": where,
-                "step": info.step,
-                "steps": info.steps,
-                "steps_per_day": info.steps_per_day,
-                "trait_sizes": info.trait_sizes,
-                "mapper": dataset.mapper_spec,
-                "sha256": info.sha256,
-            }
+                dataset = _city(folder, recipe, weeks)
+            model, data = _fitted(recipe, dataset)
+            data = {"name": dataset.info.name, "dataset": where, "step": dataset.info.step, **data}
             write_text(folder / "recipe.toml", recipe.dumps())
             write_text(folder / "data.json", json.dumps(data))
             write_text(folder / "environment.json", json.dumps(environment(), indent=1))
             save_weights(folder / "weights.safetensors", model)
         return cls(path)
+
+    def field(self, path: PathLike | None = None) -> Field:
+        """The field a forecaster was built for, or another one with the same nodes, channels and step.
+
+        Raises:
+            BadInput: the other one does not fit the model, or its own is not what it was; or this is no forecaster.
+        """
+        self.expect("forecast")
+        field = Field(path or self.path / self.data["dataset"])
+        if path is None and (field.info.sha256, field.info.graph_sha256) != (self.data["sha256"], self.data["graph_sha256"]):
+            raise BadInput(f"field {field.path} was made again since run {self.path} was built for it; build the run again")
+        have = (field.nodes["name"].astype(str).tolist(), list(field.info.channels), field.info.step)
+        for what, a, b in zip(("nodes", "channels", "steps"), have, [self.data[k] for k in ("nodes", "channels", "step")],
+                              strict=True):  # fmt: skip
+            if a != b:
+                raise BadInput(f"field {field.path} has other {what} than the model of run {self.path}; build a run for it")
+        return field
+
+    def expect(self, task: str) -> None:
+        """Refuse what is of the other task.
+
+        Raises:
+            BadInput: the run is of the other task.
+        """
+        if self.recipe.task != task:
+            what = {"generate": "places people", "forecast": "forecasts a field"}
+            raise BadInput(f"run {self.path} {what[self.recipe.task]}; this wants one that {what[task]}")
 
     def dataset(self, path: PathLike | None = None) -> Dataset:
         """The dataset it was built for, or another one with the same mapper, steps and traits.
@@ -102,6 +126,7 @@ class Run:
         Raises:
             BadInput: the other one does not fit the model, or its own is not what it was.
         """
+        self.expect("generate")
         dataset = Dataset(path or self.path / self.data["dataset"])
         if path is None and dataset.info.sha256 != self.data["sha256"]:
             raise BadInput(
@@ -133,8 +158,16 @@ class Run:
         mapper: SpatialMapper = registry().find("mapper", spec["name"]).load()(**spec["config"])
         return mapper
 
+    def forecaster(self, *, weights: bool = True) -> Forecaster:
+        """The forecaster, with the best weights so far (or fresh ones), in eval mode."""
+        model, _ = _fitted_forecaster(self.recipe, self.field(), fit=not weights)
+        if weights:
+            load_weights(self.path / "weights.safetensors", model)
+        return model.eval()
+
     def model(self, *, weights: bool = True) -> Generator:
-        """The model, with the best weights so far (or fresh ones), in eval mode."""
+        """The generator, with the best weights so far (or fresh ones), in eval mode."""
+        self.expect("generate")
         model = assemble(self.recipe, self.mapper(), self.data["steps"], self.data["trait_sizes"])
         if weights:
             load_weights(self.path / "weights.safetensors", model)
@@ -150,6 +183,44 @@ class Run:
         file = self.path / "results" / f"{name}.json"
         write_text(file, to_json(result))
         return file
+
+
+def _city(folder: Path, recipe: Recipe, weeks: int) -> Dataset | Field:
+    """The built-in city for a recipe that has no dataset, in the folder of its run."""
+    if recipe.task == "forecast":
+        people = prepare_city(folder / "people", weeks=weeks)
+        return make_field(people.path, folder / "data", graph="nearest", name=f"flows of {people.info.name}")
+    return prepare_city(folder / "data", weeks=weeks, mapper=recipe.mapper.name, mapper_options=recipe.mapper.options)
+
+
+def _fitted(recipe: Recipe, dataset: Dataset | Field) -> tuple[Generator | Forecaster, dict[str, Any]]:
+    """The model of a recipe for a dataset, and what ``data.json`` must hold of that."""
+    if isinstance(dataset, Field):
+        return _fitted_forecaster(recipe, dataset)
+    info = dataset.info
+    return assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes), {
+        "steps": info.steps,
+        "steps_per_day": info.steps_per_day,
+        "trait_sizes": info.trait_sizes,
+        "mapper": dataset.mapper_spec,
+        "sha256": info.sha256,
+    }
+
+
+def _fitted_forecaster(recipe: Recipe, field: Field, fit: bool = True) -> tuple[Forecaster, dict[str, Any]]:
+    settings, graph = recipe.forecast, field.graph()
+    field.windows("train", settings.history, settings.horizon)  # long enough, or it says so
+    _, nodes, channels = field.info.shape
+    _, places = slots(field, settings.season)
+    model = assemble_forecaster(recipe, places, nodes, channels, None if graph is None else torch.from_numpy(graph))
+    if fit:
+        model.scaler.fit(field)
+    return model, {
+        "nodes": field.nodes["name"].astype(str).tolist(),
+        "channels": list(field.info.channels),
+        "sha256": field.info.sha256,
+        "graph_sha256": field.info.graph_sha256,
+    }
 
 
 def _describe(spec: Mapping[str, Any]) -> str:
@@ -194,8 +265,13 @@ def build(
     changed = find_recipe(recipe)
     for key, value in (changes or {}).items():
         changed = changed.change(key, value)
-    dataset = Dataset(data) if data is not None else None
-    if dataset is not None:
+    dataset = open_dataset(data) if data is not None else None
+    if dataset is not None and isinstance(dataset, Field) != (changed.task == "forecast"):
+        what = {"generate": "sequences, such as mobtk data prepare makes", "forecast": "a field: see mobtk data field"}
+        raise BadInput(
+            f"{data} holds something else than the recipe wants, which is to {changed.task} and wants {what[changed.task]}"
+        )
+    if isinstance(dataset, Dataset):
         asked = any(key.split(".")[0] == "mapper" for key in changes or {})
         wanted = registry().find("mapper", changed.mapper.name).full_name
         if asked and (wanted != dataset.mapper_spec["name"] or changed.mapper.options):

@@ -1,4 +1,4 @@
-"""Training: the tokenizer's codec first, where it learns, then the generator on its tokens.
+"""Training: stage after stage of what :mod:`mobtk.lessons` has for a model.
 
 A training can be killed at any moment and resumed exactly: everything random at a step is drawn from (seed, stage,
 step, rank) alone (but for the secret noise of a private one), and ``state/`` is replaced as one file. ``torchrun`` splits
@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +29,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mobtk.errors import BadInput
+from mobtk.lessons import lessons_of
 from mobtk.privacy import PrivateSteps
 from mobtk.recipe import Stage
 from mobtk.runs import Run, find_device, save_tensors, save_weights, use_bfloat16
-from mobtk.storage import new_file, write_text
+from mobtk.storage import write_text
 
 log = logging.getLogger("mobtk")
 
@@ -100,21 +101,14 @@ class _Trainer:
         self.state_file = run.path / "state" / "state.safetensors"
         self.best: dict[str, Tensor] = {}
         self.moments: dict[str, dict[str, Tensor]] = {}
-        dataset = run.dataset()
-        self.cells = torch.from_numpy(dataset.cells.copy())
-        self.traits = torch.from_numpy(dataset.traits(run.recipe.traits))
-        self.rows = {split: dataset.rows(split) for split in ("train", "valid")}
-        if not len(self.rows["train"]):
-            raise BadInput(f"dataset {dataset.path} has no training sequences")
-        if not len(self.rows["valid"]):
-            raise BadInput(f"dataset {dataset.path} has no validation sequences; prepare it with other --shares")
+        self.lessons = lessons_of(run, device, self.state_file.parent, rank, world)
 
     def train(self, resume: bool, restart: bool, until: str | None) -> None:
         exists = self.state_file.exists()
         if exists and not (resume or restart):
             raise BadInput(f"run {self.run.path} has a training already; go on with --resume, or begin anew with --restart")
-        self.model = self.run.model(weights=False).to(self.device)
-        stages = (["tokenizer"] if self.model.tokenizer.codec is not None else []) + ["generator"]
+        self.model = self.lessons.model
+        stages = self.lessons.stages
         if until is not None and until not in stages:
             raise BadInput(f"run {self.run.path} has no stage {until!r}; it has {' and '.join(stages)}")
         if exists and resume:
@@ -144,7 +138,7 @@ class _Trainer:
 
     def train_stage(self, name: str, number: int) -> None:
         stage: Stage = getattr(self.settings, name)
-        step_module, validate = self.tokenizer_stage() if name == "tokenizer" else self.generator_stage()
+        step_module, validate = self.lessons.stage(name)
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optimizer = self.optimizer(parameters, stage)
         wrapped: nn.Module = step_module
@@ -156,9 +150,9 @@ class _Trainer:
                 f"a batch of {stage.batch} cannot be split over {self.world} processes with accumulate="
                 f"{stage.accumulate}; use a multiple of {divisor}"
             )
-        rows = self.rows["train"]
+        rows, unit = self.lessons.rows["train"], self.lessons.unit
         if len(rows) < divisor:
-            raise BadInput(f"{len(rows)} training sequences are fewer than {divisor}, one for each process")
+            raise BadInput(f"{len(rows)} training {unit} are fewer than {divisor}, one for each process")
         batch = min(stage.batch, len(rows) // divisor * divisor)
         batches = len(rows) // batch
         total = max(1, round(stage.epochs * batches))
@@ -230,7 +224,7 @@ class _Trainer:
                 rate = (last - first) * batch / max(seconds, 1e-9)
                 if self.rank == 0:
                     shown = "  ".join(f"{k} {v:.4g}" for k, v in {**means, **report}.items() if "scale" not in k)
-                    log.info("%s %d/%d  %s  (%.0f sequences/s)", name, p.epoch + 1, epochs, shown, rate)
+                    log.info("%s %d/%d  %s  (%.0f %s/s)", name, p.epoch + 1, epochs, shown, rate, unit)
                     if kept:
                         save_weights(self.run.path / "weights.safetensors", self.model)
                 p.epoch, p.batch, p.sums = p.epoch + 1, 0, {}
@@ -282,7 +276,7 @@ class _Trainer:
         if privacy.epsilon is not None:
             if self.world > 1 or stage.accumulate > 1:
                 raise BadInput("training.privacy takes its steps in one process and without accumulate")
-            people = self.run.dataset().users[self.rows["train"]]
+            people = self.run.dataset().users[self.lessons.rows["train"]]
             found = PrivateSteps(optimizer, people, stage.batch, steps, privacy)
         kept = None if found is None else found.settings
         if self.progress.step and self.progress.privacy != kept:
@@ -298,63 +292,6 @@ class _Trainer:
             privacy.epsilon, privacy.delta, len(found.names), found.noise, steps,
         )  # fmt: skip
         return found
-
-    def tokenizer_stage(self) -> tuple[nn.Module, Callable[[], tuple[float, dict[str, float]]]]:
-        """The codec's own loss; validated by the share of steps it gets wrong."""
-        tokenizer = self.model.tokenizer
-        assert tokenizer.codec is not None
-        self.model.requires_grad_(False)
-        tokenizer.codec.requires_grad_(True)
-        valid = self.cells[self.rows["valid"][:1024]].to(self.device)
-
-        def validate() -> tuple[float, dict[str, float]]:
-            health = tokenizer.health(valid)
-            return 1 - health["accuracy"], {f"valid_{k}": v for k, v in health.items()}
-
-        return _Step(tokenizer.codec, lambda rows: tokenizer.loss(self.cells[rows].to(self.device))), validate
-
-    def generator_stage(self) -> tuple[nn.Module, Callable[[], tuple[float, dict[str, float]]]]:
-        """The likelihood of tokens that were encoded once; validated by the same on other people."""
-        self.model.requires_grad_(True)
-        if self.model.tokenizer.codec is not None:
-            self.model.tokenizer.codec.requires_grad_(False)
-        tokens = self.encode()
-        rows = self.rows["valid"]
-
-        def batch(chosen: Tensor | NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
-            chosen = torch.as_tensor(chosen)
-            picked = torch.from_numpy(np.asarray(tokens[chosen.numpy()])).to(self.device)
-            if not picked.is_floating_point():
-                picked = picked.long()
-            return picked, self.traits[chosen].to(self.device) if self.traits.shape[1] else None
-
-        @torch.inference_mode()
-        def validate() -> tuple[float, dict[str, float]]:
-            total = 0.0
-            for part in _split(rows, 128):
-                total += self.model.loss(*batch(part))["tokens"].item() * len(part)
-            return total / len(rows), {"valid_loss": total / len(rows)}
-
-        return _Step(self.model, lambda chosen: self.model.loss(*batch(chosen))), validate
-
-    def encode(self) -> NDArray[Any]:
-        """Tokens of the training and validation sequences, made once and kept beside the state; other rows stay empty."""
-        file = self.state_file.parent / "tokens.npy"
-        if self.rank == 0 and not file.exists():
-            self.model.eval()
-            with torch.inference_mode():
-                rows = np.concatenate([self.rows["train"], self.rows["valid"]])
-                bar = tqdm(_split(rows, 512), desc="encode", unit="batch", leave=False, disable=None)
-                parts = [self.model.tokenizer.encode(self.cells[part].to(self.device)).cpu() for part in bar]
-            found = torch.cat(parts).numpy()
-            tokens = np.zeros((len(self.cells), *found.shape[1:]), found.dtype)
-            tokens[rows] = found
-            with new_file(file) as draft, draft.open("wb") as handle:
-                np.save(handle, tokens.astype(np.int32) if tokens.dtype.kind == "i" else tokens, allow_pickle=False)
-        if self.world > 1:
-            dist.barrier()
-        made: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-        return made
 
     def optimizer(self, parameters: dict[str, nn.Parameter], stage: Stage) -> torch.optim.Optimizer:
         """AdamW (Loshchilov and Hutter 2019), without decay for vectors; moments as they were saved."""
@@ -423,28 +360,12 @@ class _Trainer:
                 self.moments.setdefault(name, {})[moment] = value.cpu() if moment == "step" else value
 
 
-class _Step(nn.Module):
-    """One training step as a module, so that DistributedDataParallel can wrap it."""
-
-    def __init__(self, trained: nn.Module, loss: Callable[[Tensor], dict[str, Tensor]]) -> None:
-        super().__init__()
-        self.trained, self.loss = trained, loss
-
-    def forward(self, rows: Tensor) -> dict[str, Tensor]:
-        return self.loss(rows)
-
-
 def _warm_cosine(step: int, total: int, warmup: float) -> float:
     """Linear rise over the first share of the steps, then half a cosine down to a tenth."""
     rise = max(1, round(warmup * total))
     if step < rise:
         return (step + 1) / rise
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
-
-
-def _split(rows: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
-    """Pieces of at most so many rows."""
-    return np.array_split(rows, -(-len(rows) // most))
 
 
 def _seed(*numbers: int) -> int:

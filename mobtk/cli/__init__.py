@@ -17,6 +17,7 @@ COMMANDS = {
     "build": ("mobtk.cli.build:build", "Assemble a model from parts by name."),
     "train": ("mobtk.cli.train:train", "Train a run; stop and resume at any moment."),
     "generate": ("mobtk.cli.generate:generate", "Generate a synthetic population."),
+    "forecast": ("mobtk.cli.forecast:forecast", "Foretell the next steps of a field."),
     "evaluate": ("mobtk.cli.evaluate:evaluate", "Score it, beside its floor and baselines."),
     "audit": ("mobtk.cli.audit:audit", "Does a generator give away who it was trained on?"),
     "experiment": ("mobtk.cli.experiment:experiment", "Answer named questions, each with a verdict."),

@@ -1,10 +1,14 @@
 """``mobtk parts`` and ``mobtk build``."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mobtk.cli import force_option, json_option, settings, show
+
+if TYPE_CHECKING:
+    from mobtk.recipe import Recipe
+    from mobtk.runs import Run
 
 
 @click.command()
@@ -30,9 +34,12 @@ def parts(kind: str | None, as_json: bool) -> None:
 @click.option("--weeks", type=int, default=10_000, show_default=True, help="Size of the built-in city.")
 @click.option("--mapper", help="Spatial mapper, such as grid or h3.")
 @click.option("--tokenizer", help="Tokenizer, such as rvq or cells.")
+@click.option("--mixer", help="What mixes over the nodes of a field, such as graph.")
 @click.option("--backbone", help="Backbone, such as transformer, mamba or gpt2.")
 @click.option("--router", help="Router, such as input or entity.")
 @click.option("--experts", type=int, help="Backbones the router chooses among.")
+@click.option("--history", type=int, help="Steps that a forecaster reads.")
+@click.option("--horizon", type=int, help="Steps that a forecaster foretells.")
 @click.option("--traits", help="Comma-separated traits to condition on; empty for none.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any setting, such as tokenizer.codes=512.")
 @force_option
@@ -42,6 +49,8 @@ def build(
     out: str,
     data: str | None,
     weeks: int,
+    history: int | None,
+    horizon: int | None,
     traits: str | None,
     pairs: tuple[str, ...],
     replace: bool,
@@ -55,32 +64,45 @@ def build(
     \b
     mobtk build --tokenizer rvq --backbone mamba -o runs/mamba
     mobtk build autoregressive --data my-city --router entity --experts 4
+    mobtk build forecaster --data my-field --horizon 24
     """
     from mobtk.runs import build as build_run
 
     changes = {key: value for key, value in chosen.items() if value is not None}
+    steps = {"forecast.history": history, "forecast.horizon": horizon}
+    changes |= {key: value for key, value in steps.items() if value is not None}
     if traits is not None:
         changes["traits"] = [t.strip() for t in traits.split(",") if t.strip()]
     run = build_run(recipe, out, data=data, weeks=weeks, changes=changes | settings(pairs), replace=replace)
-    model = run.model()
+    result, text = _forecaster(run) if run.recipe.task == "forecast" else _generator(run)
+    show({"run": str(run.path), "recipe": run.recipe.dumps(), **result}, as_json, f"{text}\nnext: mobtk train {run.path}")
+
+
+def _generator(run: "Run") -> tuple[dict[str, Any], str]:
+    model, r = run.model(), run.recipe
     schedule = model.tokenizer.schedule
     size = {"codec": 0, "generator": 0}
     for name, p in model.named_parameters():
         size["codec" if name.startswith("tokenizer.codec.") else "generator"] += p.numel()
-    result = {
-        "run": str(run.path),
-        "recipe": run.recipe.dumps(),
-        "tokens": schedule.n_tokens,
-        "passes": schedule.n_groups,
-        "parameters": size,
-    }
-    r = run.recipe
-    routed = f", router {r.router.name} x {r.experts}" if r.experts > 1 else ""
-    show(
-        result,
-        as_json,
+    return {"tokens": schedule.n_tokens, "passes": schedule.n_groups, "parameters": size}, (
         f"{run.path}: for {run.data['name']}\nmapper {run.data['mapper']['name']}, tokenizer {r.tokenizer.name}, "
-        f"backbone {r.backbone.name}{routed}\n"
+        f"backbone {r.backbone.name}{_routed(r)}\n"
         f"{schedule.n_tokens} tokens a sequence in {schedule.n_groups} passes; {size['codec']:,} parameters in the codec, "
-        f"{size['generator']:,} in the generator\nnext: mobtk train {run.path}",
+        f"{size['generator']:,} in the generator"
     )
+
+
+def _forecaster(run: "Run") -> tuple[dict[str, Any], str]:
+    model, r = run.forecaster(), run.recipe
+    tokens, size = model.tokenizer.schedule.n_tokens, sum(p.numel() for p in model.parameters())
+    return {"tokens": tokens, "parameters": {"forecaster": size}}, (
+        f"{run.path}: for {run.data['name']}\n"
+        f"tokenizer {r.tokenizer.name}, {r.forecast.layers} times mixer {r.mixer.name} and backbone {r.backbone.name}"
+        f"{_routed(r)}\n{r.forecast.history} steps in {tokens} tokens of "
+        f"{len(run.data['nodes']):,} nodes, {r.forecast.horizon} steps ahead; {size:,} parameters"
+    )
+
+
+def _routed(recipe: "Recipe") -> str:
+    shared = " and a shared one" if recipe.shared else ""
+    return f", router {recipe.router.name} x {recipe.experts}{shared}" if recipe.experts > 1 else shared

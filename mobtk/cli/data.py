@@ -6,11 +6,15 @@ import click
 import msgspec
 
 from mobtk.cli import force_option, json_option, settings, show
+from mobtk.cli.field import check_field, field, show_field
 
 
 @click.group()
 def data() -> None:
-    """Make datasets of points, and look at them."""
+    """Make datasets of points, and fields; look at them."""
+
+
+data.add_command(field)
 
 
 def _bounds(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -151,11 +155,15 @@ def formats(as_json: bool) -> None:
 @force_option
 @json_option
 def info(dataset: str, out: str | None, replace: bool, as_json: bool) -> None:
-    """The card of a DATASET: what it holds, where it is from, what its preparation lost."""
-    from mobtk.data.dataset import Dataset
+    """The card of a DATASET or field: what it holds, where it is from, what its preparation lost."""
+    from mobtk.data.field import Field, open_dataset
 
     _check_page(out, replace)
-    _show(Dataset(dataset), as_json, out)
+    found = open_dataset(dataset)
+    if isinstance(found, Field):
+        show_field(found, as_json)
+    else:
+        _show(found, as_json, out)
 
 
 @data.command()
@@ -192,15 +200,27 @@ def city(
 @click.option("--timezone", help="Where the people are; found by position.")
 @click.option("--rows", type=int, default=3_000_000, show_default=True, help="How many rows to read.")
 @click.option("-o", "--out", metavar="FILE.html", help="Write a page with a map and histograms, too.")
+@click.option("--field", "is_field", is_flag=True, help="The file holds values over time and place, not points.")
 @force_option
 @json_option
 def check(
-    files: tuple[str, ...], timezone: str | None, rows: int, out: str | None, replace: bool, as_json: bool, **reading: Any
+    files: tuple[str, ...],
+    timezone: str | None,
+    rows: int,
+    out: str | None,
+    is_field: bool,
+    replace: bool,
+    as_json: bool,
+    **reading: Any,
 ) -> None:
-    """What are these FILES? Columns, units, zone, faults, and the command that prepares them."""
+    """What are these FILES? Columns, units, zone, faults, and the command that prepares them; or is a field in order?"""
     from mobtk.data.check import check as look
+    from mobtk.data.field import is_field as holds_field
     from mobtk.data.formats import Reading
 
+    if is_field or holds_field(files[0]):
+        check_field(files, as_json)
+        return
     _check_page(out, replace)
     report, points = look(list(files), reading=Reading(**reading), timezone=timezone, rows=rows)
     if out is not None:

@@ -17,6 +17,7 @@ from mobtk.cli import json_option, show
 @click.option("--repeats", type=int, default=5, show_default=True, help="Random halves of the real people.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--baselines/--no-baselines", default=True, show_default=True)
+@click.option("--steps", metavar="A,B,...", help="Of a forecaster: steps ahead to show.")
 @click.option("--published", is_flag=True, help="Individual metrics as M-STAR's code computes them.")
 @json_option
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     repeats: int,
     seed: int,
     baselines: bool,
+    steps: str | None,
     published: bool,
     as_json: bool,
 ) -> None:
@@ -38,9 +40,23 @@ def evaluate(
     the same size: what a perfect generator scores on average. With --task next-place nothing is generated; each
     next place of the split is foretold. --task epidemic compares the course of a disease among the people; --task
     usefulness trains a predictor of the next place on generated and on real people and tests both on real ones.
+
+    A RUN that is a forecaster is scored on all windows of the split, beside baselines.
     """
     from mobtk import evaluation
+    from mobtk.runs import Run
 
+    if Run(run).recipe.task == "forecast":
+        from mobtk import forecasting
+
+        result = forecasting.evaluate_forecaster(run, data=data, split=split, baselines=baselines)
+        text = (
+            f"{result['n']:,} windows of split {split!r}: {result['horizon']} steps of {result['step']} ahead, from "
+            f"{result['history']}\n"
+        )
+        ahead = [int(step) for step in steps.split(",")] if steps else None
+        show(result, as_json, text + forecasting.table(result, ahead))
+        return
     if task == "next-place":
         result = evaluation.evaluate_next_place(run, data=data, split=split)
         text = f"{result['n']:,} visits of split {split!r}, {result['places']:,} places\n"

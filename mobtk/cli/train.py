@@ -13,7 +13,7 @@ from mobtk.cli import json_option, show
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_option
 def train(run: str, resume: bool, restart: bool, until: str | None, device: str, as_json: bool) -> None:
-    """Train RUN: its tokenizer, where that learns, then its generator.
+    """Train RUN: its tokenizer, where that learns, then its generator; or its forecaster.
 
     Ctrl-C stops after the step at hand and saves; --resume goes on exactly there. For several processes or GPUs:
     torchrun --nproc-per-node 2 -m mobtk train RUN
@@ -32,7 +32,12 @@ def train(run: str, resume: bool, restart: bool, until: str | None, device: str,
         figure = entry.get("valid_loss", 1 - entry.get("valid_accuracy", 0))
         if entry["stage"] not in best or figure < best[entry["stage"]][0]:
             best[entry["stage"]] = (figure, entry["epoch"])
-    what = {"tokenizer": "share of steps decoded wrong", "generator": "nats a token"}
+    what = {
+        "tokenizer": "share of steps decoded wrong",
+        "generator": "nats a token",
+        "forecaster": "mean absolute error as in its loss",
+    }
     text = "\n".join(f"{s}: {what[s]} {figure:.4f} on validation, epoch {epoch}" for s, (figure, epoch) in best.items())
-    then = f"generate {run} -n 1000" if "generator" in best else f"train {run} --resume"
+    nexts = {"generator": f"generate {run} -n 1000", "forecaster": f"evaluate {run}"}
+    then = next((nexts[stage] for stage in nexts if stage in best), f"train {run} --resume")
     show(history, as_json, f"{text}\nnext: mobtk {then}")

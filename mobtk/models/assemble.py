@@ -6,15 +6,19 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from mobtk.contracts import CONTRACTS, Backbone, SpatialMapper, Tokenizer
+from mobtk.contracts import CONTRACTS, Backbone, FieldTokenizer, Mixer, SpatialMapper, Tokenizer
 from mobtk.errors import BadInput, MobtkError, PartMismatch
+from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
 from mobtk.models.moe import MixtureOfExperts
+from mobtk.models.scaling import Scaler
 from mobtk.models.traits import TraitEmbedding
 from mobtk.options import call
 from mobtk.plugins import registry
-from mobtk.recipe import Part, Recipe
+from mobtk.recipe import PARTS_OF_TASK, Part, Recipe
 
 
 def load_part(kind: str, name: str) -> Any:
@@ -29,9 +33,10 @@ def load_part(kind: str, name: str) -> Any:
         part = entry.load()
     except Exception as error:  # a plugin may raise anything
         raise MobtkError(f"{kind} {entry.full_name!r} does not load: {type(error).__name__}: {error}") from error
-    contract = CONTRACTS[kind]
-    if not (inspect.isclass(part) and issubclass(part, contract)):
-        raise MobtkError(f"{kind} {entry.full_name!r} ({entry.target}) is no mobtk.contracts.{contract.__name__}")
+    contracts = CONTRACTS[kind]
+    if not (inspect.isclass(part) and issubclass(part, contracts)):
+        names = " or ".join(f"mobtk.contracts.{c.__name__}" for c in contracts)
+        raise MobtkError(f"{kind} {entry.full_name!r} ({entry.target}) is no {names}")
     return part
 
 
@@ -42,8 +47,24 @@ def check(recipe: Recipe) -> None:
         PartMismatch: with a sentence that says what does not fit and what would.
         UnknownPart, MobtkError: see :func:`load_part`.
     """
-    mapper, tokenizer, router = (load_part(kind, getattr(recipe, kind).name) for kind in ("mapper", "tokenizer", "router"))
-    load_part("backbone", recipe.backbone.name)
+    parts = {kind: load_part(kind, getattr(recipe, kind).name) for kind in PARTS_OF_TASK[recipe.task]}
+    wanted = {"generate": Tokenizer, "forecast": FieldTokenizer}
+    if not issubclass(parts["tokenizer"], wanted[recipe.task]):
+        reads = {"generate": "sequences of places, which are generated", "forecast": "a field, which is forecast"}
+        raise PartMismatch(
+            f"tokenizer {recipe.tokenizer.name!r} does not read {reads[recipe.task]}. "
+            f"Try: {_others('tokenizer', lambda t: issubclass(t, wanted[recipe.task]))}"
+        )
+    if recipe.experts > (parts["router"].max_experts or recipe.experts):
+        raise PartMismatch(
+            f"router {recipe.router.name!r} serves at most {parts['router'].max_experts} expert, the recipe has "
+            f"{recipe.experts}. Try: {_others('router', lambda r: (r.max_experts or recipe.experts) >= recipe.experts)}"
+        )
+    if recipe.task == "generate":
+        _check_generator(recipe, parts["mapper"], parts["tokenizer"])
+
+
+def _check_generator(recipe: Recipe, mapper: type[SpatialMapper], tokenizer: type[Tokenizer]) -> None:
     if tokenizer.needs_levels and not mapper.nested:
         raise PartMismatch(
             f"tokenizer {recipe.tokenizer.name!r} wants a mapper with levels; {recipe.mapper.name!r} has one only. "
@@ -52,12 +73,8 @@ def check(recipe: Recipe) -> None:
     if recipe.training.privacy.epsilon is not None and tokenizer.learns:
         raise PartMismatch(
             f"tokenizer {recipe.tokenizer.name!r} learns from the sequences before the generator does, which "
-            f"training.privacy does not cover. Try: {_others('tokenizer', lambda t: not t.learns)}"
-        )
-    if recipe.experts > (router.max_experts or recipe.experts):
-        raise PartMismatch(
-            f"router {recipe.router.name!r} serves at most {router.max_experts} expert, the recipe has "
-            f"{recipe.experts}. Try: {_others('router', lambda r: (r.max_experts or recipe.experts) >= recipe.experts)}"
+            "training.privacy does not cover. Try: "
+            f"{_others('tokenizer', lambda t: issubclass(t, Tokenizer) and not t.learns)}"
         )
     if recipe.experts > 1 and not recipe.traits:
         raise PartMismatch(
@@ -110,18 +127,75 @@ def assemble(recipe: Recipe, mapper: SpatialMapper, steps: int, trait_sizes: Map
         torch.manual_seed(recipe.training.seed)
         tokenizer: Tokenizer = build_part("tokenizer", recipe.tokenizer, mapper, steps, recipe.width)
         backbone = _backbone(recipe)
-        length = tokenizer.schedule.n_tokens
-        if backbone.max_tokens is not None and length > backbone.max_tokens:
-            raise PartMismatch(
-                f"backbone {recipe.backbone.name!r} reads at most {backbone.max_tokens} tokens and tokenizer "
-                f"{recipe.tokenizer.name!r} makes {length}. Try --set backbone.positions={length}"
-            )
+        _check_length(recipe, backbone, tokenizer.schedule.n_tokens)
         sizes = {name: trait_sizes[name] for name in recipe.traits}
         traits = TraitEmbedding(mapper, sizes, recipe.width, table=recipe.trait_cells == "table") if sizes else None
         return Generator(tokenizer, backbone, traits)
 
 
-def _backbone(recipe: Recipe) -> Backbone:
+def assemble_forecaster(
+    recipe: Recipe, slots: int, nodes: int, channels: int, graph: Float[Tensor, "N N"] | None
+) -> Forecaster:
+    """The forecaster of a recipe, with fresh weights drawn from ``recipe.training.seed`` and values not yet measured.
+
+    Args:
+        recipe: names the parts.
+        slots: steps of the season; see :func:`mobtk.models.scaling.slots`.
+        nodes: ``N``.
+        channels: ``C``.
+        graph: weights of the edges, where the field has a graph.
+
+    Raises:
+        PartMismatch, BadInput: the parts do not fit each other or the field.
+    """
+    check(recipe)
+    settings = recipe.forecast
+    if graph is None and load_part("mixer", recipe.mixer.name).needs_graph:
+        raise PartMismatch(
+            f"mixer {recipe.mixer.name!r} wants a graph of the nodes, and the field has none; make it with --graph, or "
+            f"try: {_others('mixer', lambda m: not m.needs_graph)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        tokenizer: FieldTokenizer = build_part("tokenizer", recipe.tokenizer, settings.history, channels, recipe.width)
+        q = tokenizer.scales
+        if load_part("backbone", recipe.backbone.name).takes_scales and "scales" not in recipe.backbone.options:
+            recipe = recipe.change("backbone.scales", q)
+        layers: list[tuple[Mixer, Backbone]] = []
+        for _ in range(settings.layers):
+            mixer = build_part("mixer", recipe.mixer, graph, recipe.width // q, q, settings.entity)
+            layers.append((mixer, _backbone(recipe, settings.entity)))
+        _check_length(recipe, layers[0][1], tokenizer.schedule.n_tokens)
+        return Forecaster(
+            tokenizer,
+            layers,
+            Scaler(settings, slots, nodes, channels),
+            settings.horizon,
+            nodes,
+            channels,
+            recipe.width,
+            settings.entity,
+            real_loss=settings.loss == "real",
+        )
+
+
+def _check_length(recipe: Recipe, backbone: Backbone, length: int) -> None:
+    if backbone.max_tokens is not None and length > backbone.max_tokens:
+        raise PartMismatch(
+            f"backbone {recipe.backbone.name!r} reads at most {backbone.max_tokens} tokens and tokenizer "
+            f"{recipe.tokenizer.name!r} makes {length}. Try --set backbone.positions={length}"
+        )
+
+
+def _backbone(recipe: Recipe, entity: int | None = None) -> Backbone:
+    """The backbone of a recipe or a mixture of several, which are chosen by an ``entity`` of this width."""
     experts: list[Backbone] = [build_part("backbone", recipe.backbone, recipe.width) for _ in range(recipe.experts)]
-    router = build_part("router", recipe.router, recipe.experts, recipe.width)
-    return experts[0] if recipe.experts == 1 else MixtureOfExperts(router, experts)
+    if recipe.experts == 1 and not recipe.shared:
+        return experts[0]
+    routed = load_part("router", recipe.router.name).needs_entity
+    width = entity if entity is not None and routed else recipe.width
+    router = build_part("router", recipe.router, recipe.experts, width)
+    if not recipe.shared:
+        return MixtureOfExperts(router, experts)
+    gate = None if entity is None else nn.Linear(entity, 1, bias=False)
+    return MixtureOfExperts(router, experts, build_part("backbone", recipe.backbone, recipe.width), gate)

@@ -22,13 +22,16 @@ class MixtureOfExperts(Backbone):
         router: names the experts.
         experts: backbones of one width.
         shared: a backbone that serves every sequence besides.
+        gate: of the shared backbone: a map of the entity to a number, which a sigmoid makes its weight; 1 without one.
     """
 
     uses_condition: ClassVar[bool] = False
 
-    def __init__(self, router: Router, experts: Sequence[Backbone], shared: Backbone | None = None) -> None:
+    def __init__(
+        self, router: Router, experts: Sequence[Backbone], shared: Backbone | None = None, gate: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.router, self.experts, self.shared = router, nn.ModuleList(experts), shared
+        self.router, self.experts, self.shared, self.gate = router, nn.ModuleList(experts), shared, gate
         self.uses_condition = experts[0].uses_condition  # type: ignore[misc]
         self.max_tokens = experts[0].max_tokens
 
@@ -38,27 +41,35 @@ class MixtureOfExperts(Backbone):
         schedule: Schedule,
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
+        entity: Float[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B n D"]:
-        """See :class:`~mobtk.contracts.Backbone`."""
+        """See :class:`~mobtk.contracts.Backbone`. Sequences are routed by the ``entity``: the condition if not given."""
+        if entity is None:
+            entity = cond
         if state is not None and "routing" in state:
             routing: Routing = state["routing"]
         else:
-            routing = self.router(cond, x[:, schedule.group(0)])
+            routing = self.router(entity, x[:, schedule.group(0)])
         if state is not None and "routing" not in state:
             state["routing"] = routing
             state["experts"] = [
                 expert.new_state(int((routing.experts == e).sum()), schedule) for e, expert in enumerate(self.experts)
             ]
-        self.auxiliary_loss = routing.loss if self.training else None
+        self.auxiliary_loss = None
         out = torch.zeros_like(x)
-        if self.shared is not None:
-            out = out + self.shared(x, schedule, cond, state["shared"] if state else None)
         for e, expert in enumerate(self.experts):
             rows, slot = torch.where(routing.experts == e)
             if not len(rows):
                 continue
             y = expert(x[rows], schedule, None if cond is None else cond[rows], state["experts"][e] if state else None)
             out = out.index_add(0, rows, (routing.weights[rows, slot, None, None] * y).to(out.dtype))
+        if self.training:
+            asked = self.experts[0].mixture_loss(out, routing.experts[:, 0])
+            terms = [term for term in (routing.loss, asked) if term is not None]
+            self.auxiliary_loss = torch.stack(terms).sum() if terms else None
+        if self.shared is not None:
+            always = self.shared(x, schedule, cond, state["shared"] if state else None)
+            out = out + (always if self.gate is None else torch.sigmoid(self.gate(entity))[..., None] * always)
         return out
 
     def new_state(self, batch: int, schedule: Schedule) -> State:

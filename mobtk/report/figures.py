@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -83,3 +84,19 @@ def funnel(steps: Sequence[str], points: Sequence[int], users: Sequence[int]) ->
     ax.set_xlabel("share that is left")
     ax.legend(loc="lower right", fontsize=8)
     return picture(figure)
+
+
+def forecasts(table: pd.DataFrame, most: int = 3) -> Figure:
+    """History, truth and forecast of the first nodes of a table of :func:`mobtk.forecasting.forecast`."""
+    series = list(table.groupby(["node", "channel"], sort=False))[:most]
+    figure = Figure(figsize=(8.0, 2.4 * len(series)))
+    rows = figure.subplots(len(series), sharex=True, squeeze=False)[:, 0]
+    for ax, ((node, channel), part) in zip(rows, series, strict=True):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.plot(part["time"], part["history"], color=GREY, label="history")
+        ax.plot(part["time"], part["truth"], color=BLUE, label="truth")
+        ax.plot(part["time"], part["forecast"], color=RED, label="forecast")
+        ax.set_title(f"{node}, {channel}", fontsize=9, loc="left")
+    rows[0].legend(loc="upper left", fontsize=8, ncols=3)
+    figure.autofmt_xdate()
+    return figure

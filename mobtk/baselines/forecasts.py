@@ -1,0 +1,114 @@
+"""Forecasts that need no deep model: last value, historical average, seasonal naive, ridge regression."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobtk.data.field import Field
+from mobtk.models.scaling import measure, slots
+from mobtk.recipe import Forecast
+
+Forecasts = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+"""From first steps of windows to forecasts ``(B, H, N, C)``."""
+
+PENALTIES = (1e-4, 1e-2, 1.0)
+"""Of the ridge regression, as shares of the mean square of its inputs; the best on validation is taken."""
+
+MOST_LEARNED = 2000
+"""Windows that the ridge regression learns from, evenly spread."""
+
+
+def fit_forecasts(field: Field, history: int, horizon: int) -> dict[str, Forecasts]:
+    """The baselines of a field, by name; each knows the training split and what lies before the horizon.
+
+    The season is a week where training holds two of them, else a day.
+    """
+    day = field.steps_per_day
+    season = "week" if field.split("train")[1] >= 14 * day else "day"
+    return {
+        "last value": _last_value(field, history, horizon),
+        "historical average": _average(field, history, horizon, season),
+        "seasonal naive": _seasonal(field, history, horizon, day * (7 if season == "week" else 1)),
+        "ridge": _ridge(field, history, horizon),
+    }
+
+
+def _means(field: Field, season: str) -> NDArray[np.float64]:
+    """``(T, N, C)`` mean of the training split at the place of each step in the season, one after the other."""
+    found: NDArray[np.float64] = measure(field, Forecast(season=season)).mean.double().numpy()[slots(field, season)[0]]
+    return found
+
+
+def _filled(field: Field, history: int, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(B, T, N, C)`` histories; what is missing is the value before it, or the mean of the training split."""
+    values = field.values[starts[:, None] + np.arange(history)].astype(np.float64)
+    if not np.isnan(values).any():
+        return values
+    steps = np.arange(history)[None, :, None, None]
+    latest = np.maximum.accumulate(np.where(np.isnan(values), -1, steps), axis=1)
+    found = np.take_along_axis(values, np.maximum(latest, 0), axis=1)
+    return np.where(latest >= 0, found, _means(field, "none")[0])
+
+
+def _last_value(field: Field, history: int, horizon: int) -> Forecasts:
+    return lambda starts: np.repeat(_filled(field, history, starts)[:, -1:], horizon, axis=1)
+
+
+def _average(field: Field, history: int, horizon: int, season: str) -> Forecasts:
+    means = _means(field, season)
+    return lambda starts: means[starts[:, None] + history + np.arange(horizon)]
+
+
+def _seasonal(field: Field, history: int, horizon: int, period: int) -> Forecasts:
+    """What was measured at the same place of the last season that is over; the historical average where nothing was."""
+    means = _means(field, "day")
+
+    def forecast(starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        now = starts[:, None] + history
+        steps = now + np.arange(horizon)
+        seasons = -(-(steps - now + 1) // period)
+        before = steps - seasons * period
+        values = field.values[np.maximum(before, 0)].astype(np.float64)
+        return np.where(np.isnan(values) | (before < 0)[..., None, None], means[steps], values)
+
+    return forecast
+
+
+def _ridge(field: Field, history: int, horizon: int) -> Forecasts:
+    """One linear map for all nodes and channels, from a window minus its last value to the horizon minus it.
+
+    As NLinear (Zeng et al. 2023, https://arxiv.org/abs/2205.13504) in closed form.
+    """
+    std = measure(field, Forecast()).std.double().numpy()
+
+    def pairs(starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        x = _filled(field, history, starts) / std
+        y = field.values[starts[:, None] + history + np.arange(horizon)] / std
+        x, y = x - x[:, -1:], y - x[:, -1:]
+        x, y = (a.transpose(0, 2, 3, 1).reshape(-1, a.shape[1]) for a in (x, y))
+        known = ~np.isnan(y).any(1)
+        return x[known], y[known]
+
+    def some(split: str, most: int) -> list[NDArray[np.int64]]:
+        starts = field.windows(split, history, horizon)
+        starts = starts[np.linspace(0, len(starts) - 1, min(most, len(starts))).astype(np.int64)]
+        return np.array_split(starts, -(-len(starts) // 64))
+
+    xx, xy = np.zeros((history, history)), np.zeros((history, horizon))
+    for part in some("train", MOST_LEARNED):
+        x, y = pairs(part)
+        xx += x.T @ x
+        xy += x.T @ y
+    size = max(np.trace(xx) / history, 1e-12)
+    fits = [np.linalg.solve(xx + p * size * np.eye(history), xy) for p in PENALTIES]
+    valid = [pairs(part) for part in some("valid", 256)]
+    errors = [sum(float(np.abs(x @ w - y).sum()) for x, y in valid) for w in fits]
+    best = fits[int(np.argmin(errors))]
+
+    def forecast(starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        x = _filled(field, history, starts)
+        last = x[:, -1:]
+        return np.einsum("btnc,th->bhnc", (x - last) / std, best, optimize=True) * std + last
+
+    return forecast

@@ -1,0 +1,415 @@
+"""Making fields: of arrays, of tables in wide and long form, and of sequences of cells.
+
+Every step is a moment apart from the one before it, or the field is refused; what is missing is NaN, and whatever a
+preparation did to the values is a note of the field.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from mobtk.data.dataset import Dataset
+from mobtk.data.field import Field, FieldInfo, cut
+from mobtk.data.graph import make_edges
+from mobtk.errors import BadInput, first_line
+from mobtk.storage import PathLike, check_replaceable
+
+log = logging.getLogger("mobtk")
+
+FLOWS = ("count", "inflow", "outflow")
+"""Channels of a field of people: how many are in a cell, have come since the step before, have left since then."""
+
+
+class Raw(Struct):
+    """What a file held, before steps are checked.
+
+    Args:
+        values: ``(T, N, C)`` float32.
+        channels: their names.
+        nodes: ``name`` and, where known, ``lat`` and ``lon``.
+        times: local time of each step, where the file says.
+        arrays: other arrays of the file, among which there may be a graph.
+        step: where the file says so without times.
+        start: the same.
+    """
+
+    values: Any
+    channels: tuple[str, ...]
+    nodes: Any
+    times: Any = None
+    arrays: dict[str, Any] = {}
+    step: str | None = None
+    start: str | None = None
+
+
+def make_field(
+    source: PathLike,
+    out: PathLike,
+    *,
+    key: str | None = None,
+    time: str | None = None,
+    node: str | None = None,
+    value: Sequence[str] = (),
+    start: str | None = None,
+    step: str | None = None,
+    resample: str | None = None,
+    missing: Sequence[float] = (),
+    positions: PathLike | None = None,
+    graph: str = "none",
+    edges: str | None = None,
+    neighbours: int = 8,
+    reach: float | None = None,
+    most: int | None = None,
+    level: int = 0,
+    shares: Sequence[float] = (0.6, 0.2, 0.2),
+    cuts: Sequence[int] | None = None,
+    name: str | None = None,
+    licence: str = "not stated",
+    replace: bool = False,
+) -> Field:
+    """Make a field of a file or of a dataset of sequences. ``mobtk data field`` does the same.
+
+    Args:
+        source: ``.npz``, ``.npy``, ``.h5``, ``.csv`` or ``.parquet``; or the folder of a dataset.
+        out: folder of the field.
+        key: name of the array in an ``.npz`` or ``.h5``.
+        time: column of moments of a table.
+        node: column that says which node a row is of, in the long form; without one the form is wide: a column a node.
+        value: columns of values; all that are numbers by default.
+        start: local time of the first step, for arrays without times.
+        step: duration of a step, for arrays without times.
+        resample: steps of this duration instead, means of what was measured in them.
+        missing: numbers that mean that nothing was measured.
+        positions: table of ``name, lat, lon`` of the nodes.
+        graph: ``none``, ``given``, ``distance`` or ``nearest``: see :func:`mobtk.data.graph.make_edges`.
+        edges: of a given graph: the name of an array of the source, or a file.
+        neighbours: of each node, for ``nearest``.
+        reach: metres up to which nodes are linked, for ``distance``.
+        most: keep so many nodes only, those with the largest mean.
+        level: of the cells of a dataset.
+        shares: of training, validation and test, in time.
+        cuts: the steps at which they end instead.
+        name, licence: for the record.
+        replace: replace an existing folder.
+
+    Raises:
+        BadInput: with a sentence that says what is wrong with the source.
+    """
+    check_replaceable(out, replace, [source])
+    path = Path(source)
+    notes: list[str] = []
+    raw = read_raw(path, key=key, time=time, node=node, value=tuple(value), level=level)
+    values = np.asarray(raw.values, np.float32)
+    for number in missing:
+        values = np.where(values == np.float32(number), np.float32(np.nan), values)
+    if np.isinf(values).any():
+        raise BadInput(f"{source} holds infinite values; say which numbers mean that nothing was measured, with --missing")
+    times = _times(raw, start, step, len(values), path)
+    values, times, duration = _regular(values, times, resample, notes, path)
+    nodes = _positions(raw.nodes, positions)
+    if most is not None and most < values.shape[1]:
+        mean = (
+            np.nan_to_num(np.nanmean(np.abs(values[..., 0]), 0)) if np.isfinite(values).any() else np.zeros(values.shape[1])
+        )
+        keep = np.sort(np.argsort(-mean, kind="stable")[:most])
+        notes.append(f"{most:,} of {values.shape[1]:,} nodes are kept, those with the largest mean")
+        values, nodes = values[:, keep], nodes.iloc[keep].reset_index(drop=True)
+        raw.arrays = {k: a[np.ix_(keep, keep)] if a.shape == (len(mean),) * 2 else a for k, a in raw.arrays.items()}
+    notes += faults(values, nodes["name"].astype(str).tolist())
+    made = make_edges(graph, nodes, given=edges, arrays=raw.arrays, neighbours=neighbours, reach=reach)
+    settings = {
+        "key": key, "time": time, "node": node, "value": list(value), "missing": list(missing), "resample": resample,
+        "graph": graph, "edges": edges, "neighbours": neighbours, "reach": reach, "most": most, "level": level,
+    }  # fmt: skip
+    info = FieldInfo(
+        name=name or path.stem,
+        step=duration,
+        start=str(times[0].isoformat()),
+        shape=values.shape,
+        channels=raw.channels,
+        cuts=cut(len(values), shares, cuts),
+        missing=float(np.isnan(values).mean()),
+        sources=[str(source)],
+        licence=licence,
+        settings={k: v for k, v in settings.items() if v not in (None, [])},
+        notes=notes,
+    )
+    for note in notes:
+        log.info("%s", note)
+    return Field.write(out, info, values, nodes, made, replace=replace, inputs=[source])
+
+
+def faults(values: NDArray[np.float32], names: Sequence[str]) -> list[str]:
+    """What is odd about values, a sentence each: nodes that never change, or where nothing was ever measured."""
+    found = []
+    with np.errstate(invalid="ignore"):
+        empty = np.isnan(values).all(axis=(0, 2))
+        low, high = (np.where(np.isnan(values), fill, values) for fill in (np.inf, -np.inf))
+        still = (low.min(0) == high.max(0)).all(-1) & ~empty
+    for which, what in ((empty, "was never measured: it is not scored"), (still, "never changes: its errors say nothing")):
+        if which.any():
+            some = ", ".join(repr(names[i]) for i in np.flatnonzero(which)[:3])
+            count = int(which.sum())
+            found.append(f"node {some} {what}" if count == 1 else f"{count} nodes such as {some}: each {what}")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------ reading
+
+
+def read_raw(
+    path: Path,
+    *,
+    key: str | None = None,
+    time: str | None = None,
+    node: str | None = None,
+    value: tuple[str, ...] = (),
+    level: int = 0,
+) -> Raw:
+    """What a file or a dataset of sequences holds: see :func:`make_field`."""
+    if path.is_dir():
+        return _of_people(Dataset(path), level)
+    if not path.is_file():
+        raise BadInput(f"{path} is not there")
+    kinds = {".npz": _npz, ".npy": _npy, ".h5": _hdf5, ".hdf5": _hdf5}
+    try:
+        if path.suffix in kinds:
+            return kinds[path.suffix](path, key)
+        if path.suffix in (".csv", ".gz", ".parquet"):
+            return _table(path, time, node, value)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise BadInput(f"{path} cannot be read: {first_line(error)}") from None
+    raise BadInput(f"{path} is no .npz, .npy, .h5, .csv or .parquet file, and no dataset")
+
+
+def _npz(path: Path, key: str | None) -> Raw:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return _of_arrays(path, arrays, key)
+
+
+def _npy(path: Path, key: str | None) -> Raw:
+    return _of_arrays(path, {"values": np.load(path, allow_pickle=False)}, key)
+
+
+def _of_arrays(path: Path, arrays: dict[str, NDArray[Any]], key: str | None) -> Raw:
+    """The array that is asked for, or the only one that has steps and nodes: the graphs of it are square."""
+    numbers = {n: a for n, a in arrays.items() if a.dtype.kind in "iuf" and a.ndim in (2, 3)}
+    fields = {n: a for n, a in numbers.items() if a.ndim == 3 or a.shape[0] != a.shape[1]}
+    if key is None and len(fields) == 1:
+        key = next(iter(fields))
+    if key not in numbers:
+        have = ", ".join(f"{n} {a.shape}" for n, a in arrays.items())
+        raise BadInput(f"{path} has no {'single ' if key is None else ''}array {key or 'of steps x nodes'}; it has {have}; "
+                       "name one with --key")  # fmt: skip
+    values = numbers[key] if numbers[key].ndim == 3 else numbers[key][..., None]
+    n, c = values.shape[1:]
+    channels = (key,) if c == 1 else tuple(f"{key}{i}" for i in range(c))
+
+    def of_nodes(*names: str) -> NDArray[Any] | None:
+        return next((arrays[name] for name in names if name in arrays and arrays[name].shape == (n,)), None)
+
+    labels = of_nodes("name", "names", "sensor_id", "node", "station", "stations", "id")
+    nodes = pd.DataFrame({"name": [str(x) for x in (np.arange(n) if labels is None else labels)]})
+    lat, lon = of_nodes("lat", "latitude"), of_nodes("lon", "lng", "longitude")
+    if lat is not None and lon is not None:
+        nodes["lat"], nodes["lon"] = lat.astype(float), lon.astype(float)
+    said = {name: str(arrays[name]) for name in ("start", "freq", "step") if name in arrays and arrays[name].ndim == 0}
+    return Raw(values, channels, nodes, None, arrays, said.get("freq", said.get("step")), said.get("start"))
+
+
+def _hdf5(path: Path, key: str | None) -> Raw:
+    """A table as pandas stores it in its fixed format (METR-LA, PEMS-BAY), or a plain array."""
+    try:
+        import h5py
+    except ImportError:
+        raise BadInput(f"{path} wants a package that reads HDF5: pip install h5py") from None
+    with h5py.File(path) as file:
+        groups = [name for name in file if "block0_values" in getattr(file[name], "keys", list)()]
+        if key is None and len(groups) == 1:
+            key = groups[0]
+        if key is not None and key in groups:
+            table = file[key]
+            if "block1_values" in table:
+                raise BadInput(f"{path}: table {key!r} has columns of several types; export it as Parquet first")
+            nodes, moments, values = (table[name][()] for name in ("axis0", "axis1", "block0_values"))
+            labels = [x.decode() if isinstance(x, bytes) else str(x) for x in nodes]
+            return Raw(values[..., None], (key,), pd.DataFrame({"name": labels}), pd.DatetimeIndex(moments))
+        arrays = {name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)}
+    return _of_arrays(path, arrays, key)
+
+
+def _table(path: Path, time: str | None, node: str | None, value: tuple[str, ...]) -> Raw:
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    if time is None and isinstance(table.index, pd.DatetimeIndex):
+        table = table.rename_axis("time").reset_index()
+    names = [time] if time else [n for n in table.columns if str(n).lower() in ("time", "date", "datetime", "timestamp")]
+    for wanted in [*names, *([node] if node else []), *value]:
+        if wanted not in table.columns:
+            raise BadInput(f"{path} has no column {wanted!r}; it has {', '.join(map(str, table.columns[:12]))}")
+    if len(names) != 1:
+        raise BadInput(f"{path} has no single column of moments; name it with --time")
+    at = names[0]
+    try:
+        moments = pd.to_datetime(table[at])
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{path}: column {at!r} holds no moments: {first_line(error)}") from None
+    if moments.isna().any():
+        raise BadInput(f"{path}: column {at!r} is empty in row {int(moments.isna().argmax()) + 1}")
+    if moments.dt.tz is not None:
+        moments = moments.dt.tz_localize(None)
+    numbers = [n for n in table.columns if n not in (at, node) and pd.api.types.is_numeric_dtype(table[n])]
+    columns = list(value) or numbers
+    if not columns:
+        raise BadInput(f"{path} has no column of numbers beside {at!r}")
+    if node is None:
+        order = moments.argsort(kind="stable")
+        values = table[columns].to_numpy(np.float32)[order]
+        return Raw(values[..., None], ("value",), pd.DataFrame({"name": [str(c) for c in columns]}),
+                   pd.DatetimeIndex(moments.iloc[order]))  # fmt: skip
+    twice = pd.DataFrame({"t": moments, "n": table[node]}).duplicated()
+    if twice.any():
+        row = int(twice.argmax())
+        raise BadInput(f"{path} has two rows for node {table[node].iloc[row]!r} at {moments.iloc[row]}; keep one of them")
+    wide = [table.assign(**{at: moments}).pivot(index=at, columns=node, values=c) for c in columns]
+    values = np.stack([w.to_numpy(np.float32) for w in wide], -1)
+    nodes = pd.DataFrame({"name": wide[0].columns.astype(str)})
+    places = {n: n for n in ("lat", "lon") if n in table.columns and n not in value}
+    if len(places) == 2 and not value:
+        first = table.groupby(node)[["lat", "lon"]].first()
+        keep = [i for i, c in enumerate(columns) if c not in places]
+        nodes["lat"], nodes["lon"] = first["lat"].to_numpy(), first["lon"].to_numpy()
+        values, columns = values[..., keep], [columns[i] for i in keep]
+    return Raw(values, tuple(map(str, columns)), nodes, pd.DatetimeIndex(wide[0].index))
+
+
+def _of_people(dataset: Dataset, level: int) -> Raw:
+    """How many people of a dataset are in each cell at each step, and how many came and left since the step before.
+
+    Who moves between two sequences is not seen to move.
+    """
+    if dataset.info.step == "event":
+        raise BadInput(f"dataset {dataset.path} has events and no steps; prepare it with --step 1h for a field")
+    mapper = dataset.mapper()
+    if not 0 <= level < len(mapper.n_cells):
+        raise BadInput(f"the cells of {dataset.path} have levels 0 to {len(mapper.n_cells) - 1}, not {level}")
+    seconds = int(pd.Timedelta(dataset.info.step).total_seconds())
+    step = dataset.moments() // seconds
+    first = int(step.min())
+    cells = mapper.coarsen(dataset.cells.astype(np.int64), level)
+    counts = np.zeros((int(step.max()) - first + 1, mapper.n_cells[level], len(FLOWS)), np.float32)
+    at, moved = step - first, cells[:, 1:] != cells[:, :-1]
+    for channel, t, cell in (
+        (0, at, cells),
+        (1, at[:, 1:][moved], cells[:, 1:][moved]),
+        (2, at[:, 1:][moved], cells[:, :-1][moved]),
+    ):
+        np.add.at(counts[..., channel], (t, cell), 1)
+    visited = np.flatnonzero(counts[..., 0].any(0))
+    lat, lon = mapper.decode(visited, level)
+    nodes = pd.DataFrame({"name": [f"cell {i}" for i in visited], "lat": lat, "lon": lon})
+    times = pd.to_datetime((first + np.arange(len(counts))) * seconds, unit="s")
+    return Raw(counts[:, visited], FLOWS, nodes, times)
+
+
+# --------------------------------------------------------------------------------------------------------- steps
+
+
+def _times(raw: Raw, start: str | None, step: str | None, steps: int, path: Path) -> pd.DatetimeIndex:
+    """The local time of each step."""
+    if raw.times is not None:
+        if start or step:
+            raise BadInput(f"{path} says when its steps are; leave --start and --step out, or change them with --resample")
+        return pd.DatetimeIndex(raw.times)
+    start, step = start or raw.start, step or raw.step
+    if step is None:
+        raise BadInput(f"{path} does not say how long a step is; say so with --step, such as --step 5min")
+    try:
+        return pd.date_range(pd.Timestamp(start or "2001-01-01"), periods=steps, freq=step)
+    except ValueError as error:
+        raise BadInput(f"--start {start} and --step {step} make no steps: {first_line(error)}") from None
+
+
+def _regular(
+    values: NDArray[np.float32], times: pd.DatetimeIndex, resample: str | None, notes: list[str], path: Path
+) -> tuple[NDArray[np.float32], pd.DatetimeIndex, str]:
+    """Values at steps that are equally far apart; steps that were left out are missing."""
+    if len(times) < 3:
+        raise BadInput(f"{path} has {len(times)} steps; a field wants three at least")
+    if not times.is_monotonic_increasing:
+        order = np.argsort(times, kind="stable")
+        values, times = values[order], times[order]
+        notes.append("steps were not in the order of time and are now")
+    if (twice := times.duplicated()).any():
+        raise BadInput(f"{path} has several rows for {times[twice][0]}; keep one a moment, or name the --node column")
+    if resample is not None:
+        values, times = _resampled(values, times, resample)
+        notes.append(f"values are means over steps of {resample}")
+    gaps = np.diff(times.to_numpy()).astype("timedelta64[s]").astype(np.int64)
+    lengths, counts = np.unique(gaps, return_counts=True)
+    usual = int(lengths[counts.argmax()])
+    if (gaps % usual).any() or usual == 0:
+        odd = int(np.flatnonzero(gaps % usual if usual else gaps == 0)[0])
+        late = gaps[len(gaps) // 2 :]
+        changed = len(np.unique(late)) == 1 and late[0] != gaps[0]
+        what = f"are {_duration(gaps[0])} apart at first and {_duration(late[-1])} later" if changed else "are uneven"
+        raise BadInput(
+            f"the steps of {path} {what}: {times[odd]} is followed by {times[odd + 1]}; make them even with --resample "
+            f"{_duration(max(usual, int(lengths.max())) if changed else usual)}"
+        )
+    if len(lengths) > 1:
+        at = np.concatenate([[0], np.cumsum(gaps // usual)])
+        left_out = int(at[-1]) + 1 - len(at)
+        longest = gaps.argmax()
+        changed = counts.max() < 0.9 * counts.sum()
+        if changed or left_out > len(at):
+            raise BadInput(
+                f"the steps of {path} change: {_duration(int(lengths[0]))} and {_duration(int(lengths[-1]))} apart, such as "
+                f"{times[longest]} and {times[longest + 1]}; make them even with --resample {_duration(int(lengths[-1]))}"
+            )
+        whole = np.full((int(at[-1]) + 1, *values.shape[1:]), np.nan, np.float32)
+        whole[at] = values
+        notes.append(f"{left_out:,} steps that were left out, such as after {times[longest]}, are missing values now")
+        values, times = whole, pd.date_range(times[0], periods=len(whole), freq=pd.Timedelta(seconds=usual))
+    return values, times, _duration(usual)
+
+
+def _resampled(
+    values: NDArray[np.float32], times: pd.DatetimeIndex, step: str
+) -> tuple[NDArray[np.float32], pd.DatetimeIndex]:
+    try:
+        table = pd.DataFrame(values.reshape(len(values), -1), index=times).resample(step).mean()
+    except ValueError as error:
+        raise BadInput(f"--resample {step} is no duration: {first_line(error)}; try 15min") from None
+    return table.to_numpy(np.float32).reshape(len(table), *values.shape[1:]), pd.DatetimeIndex(table.index)
+
+
+def _duration(seconds: int) -> str:
+    for size, unit in ((86_400, "D"), (3600, "h"), (60, "min")):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _positions(nodes: pd.DataFrame, file: PathLike | None) -> pd.DataFrame:
+    """Nodes with the positions of a table that names them."""
+    if file is None:
+        return nodes
+    try:
+        table = pd.read_parquet(file) if str(file).endswith(".parquet") else pd.read_csv(file)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise BadInput(f"{file} cannot be read: {first_line(error)}") from None
+    names = [c for c in table.columns if c in ("name", "node", "sensor_id", "id")]
+    if not names or not {"lat", "lon"} <= set(table.columns):
+        raise BadInput(f"{file} wants columns name, lat and lon; it has {', '.join(map(str, table.columns))}")
+    at = table.assign(key=table[names[0]].astype(str)).drop_duplicates("key").set_index("key")
+    if missing := [n for n in nodes["name"] if n not in at.index]:
+        raise BadInput(f"{file} has no position of node {missing[0]!r}")
+    return nodes.assign(lat=at.loc[nodes["name"], "lat"].to_numpy(), lon=at.loc[nodes["name"], "lon"].to_numpy())
