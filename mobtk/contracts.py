@@ -234,6 +234,8 @@ class Router(nn.Module, ABC):
     """Declares the largest number of experts it can serve."""
     needs_entity: ClassVar[bool]
     """Declares that it routes by an embedding of the entity (a home, a sensor)."""
+    learns: ClassVar[bool] = True
+    """Declares that the weights it gives carry a gradient to all of its own."""
 
     @abstractmethod
     def forward(self, entity: Float[Tensor, "M D"] | None, features: Float[Tensor, "M n D"]) -> Routing:

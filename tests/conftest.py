@@ -12,8 +12,11 @@ from jaxtyping import install_import_hook
 checker = types.ModuleType("checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 sys.modules["checker"] = checker
-CHECKED = [f"mobtk.{room}" for room in ("schedule", "contracts", "mappers", "tokenizers", "backbones", "routers", "models")]
-install_import_hook([*CHECKED, "mobtk_mstar"], "checker.check")
+CHECKED = [
+    f"mobtk.{room}"
+    for room in ("schedule", "contracts", "mappers", "tokenizers", "backbones", "routers", "mixers", "models")
+]
+install_import_hook([*CHECKED, "mobtk_mstar", "mobtk_stm3"], "checker.check")
 
 from pathlib import Path
 

@@ -5,14 +5,25 @@ import itertools
 import pytest
 import torch
 
+from mobtk.contracts import FieldTokenizer, Tokenizer
 from mobtk.errors import PartMismatch
-from mobtk.models.assemble import assemble, load_part
+from mobtk.models.assemble import assemble, assemble_forecaster, load_part
 from mobtk.plugins import registry
-from mobtk.recipe import Part, Recipe
+from mobtk.recipe import Forecast, Part, Recipe
 from mobtk.testing.fixtures import STEPS, points, stays
 
 KINDS = ("mapper", "tokenizer", "backbone", "router")
-ALL = list(itertools.product(*([e.full_name for e in registry().entries(kind)] for kind in KINDS)))
+
+
+def _names(kind, task="generate"):
+    wanted = FieldTokenizer if task == "forecast" else Tokenizer
+    names = [e.full_name for e in registry().entries(kind)]
+    return names if kind != "tokenizer" else [n for n in names if issubclass(load_part(kind, n), wanted)]
+
+
+ALL = list(itertools.product(*(_names(kind) for kind in KINDS)))
+FIELD_KINDS = ("tokenizer", "mixer", "backbone", "router")
+ALL_OF_FIELDS = list(itertools.product(*(_names(kind, "forecast") for kind in FIELD_KINDS)))
 
 
 def _recipe(mapper, tokenizer, backbone, router, traits=("home", "work", "cluster")):
@@ -88,3 +99,45 @@ def test_sequence_longer_than_the_backbone_reads_is_refused():
     recipe = Recipe(tokenizer=Part("cells"), backbone=Part("gpt2", {"positions": 10}), traits=())
     with pytest.raises(PartMismatch, match="reads at most 10 tokens.*--set backbone.positions=24"):
         assemble(recipe, _mapper("grid"), STEPS, {})
+
+
+def _forecast_recipe(tokenizer, mixer, backbone, router, **settings):
+    experts = min(2, load_part("router", router).max_experts or 2)
+    names = {k: Part(name) for k, name in zip(FIELD_KINDS, (tokenizer, mixer, backbone, router), strict=True)}
+    forecast = Forecast(history=24, horizon=6, layers=2, entity=4, **settings)
+    return Recipe(task="forecast", width=16, experts=experts, shared=experts > 1, forecast=forecast, **names)
+
+
+@pytest.mark.parametrize(("tokenizer", "mixer", "backbone", "router"), ALL_OF_FIELDS)
+def test_every_combination_forecasts_a_field_and_learns(tokenizer, mixer, backbone, router):
+    graph = torch.rand(5, 5, generator=torch.Generator().manual_seed(0))
+    model = assemble_forecaster(_forecast_recipe(tokenizer, mixer, backbone, router), 1, 5, 2, graph)
+    values = torch.randn(4, 30, 5, 2, generator=torch.Generator().manual_seed(1)).cumsum(1)
+    values[0, :, 0] = float("nan")
+    slots = torch.zeros(4, 30, dtype=torch.long)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    before = model.train().loss(values, slots)
+    sum(before.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    optimizer.step()
+    assert model.loss(values, slots)["error"].item() < before["error"].item(), (
+        "a small step downhill does not lower the loss"
+    )
+    forecast = model.eval()(values[:, :24], slots)
+    assert forecast.shape == (4, 6, 5, 2)
+    assert forecast.isfinite().all()
+
+
+def test_a_mixer_without_its_graph_is_refused():
+    recipe = _forecast_recipe("patches", "graph", "gpt2", "none")
+    with pytest.raises(
+        PartMismatch, match="wants a graph of the nodes, and the field has none; make it with --graph, or try"
+    ):
+        assemble_forecaster(recipe, 1, 5, 1, None)
+
+
+@pytest.mark.parametrize(("task", "tokenizer"), [("generate", "patches"), ("forecast", "cells")])
+def test_a_tokenizer_of_the_other_task_is_refused(task, tokenizer):
+    recipe = Recipe(task=task, tokenizer=Part(tokenizer))
+    with pytest.raises(PartMismatch, match=f"tokenizer '{tokenizer}' does not read .* Try: "):
+        assemble_forecaster(recipe, 1, 5, 1, None) if task == "forecast" else assemble(recipe, _mapper("grid"), STEPS, {})

@@ -54,7 +54,7 @@ class Transformer(Backbone):
                 f"{', '.join(fit[:8]) or 'none, so choose an even width'}"
             )
         self.base = base
-        self.uses_condition = adaptive  # type: ignore[misc]
+        self.uses_condition = adaptive
         self.blocks = nn.ModuleList(_Block(width, heads, int(ff * width), dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=not adaptive)
         self.modulate = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 8 * width))

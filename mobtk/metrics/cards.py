@@ -197,7 +197,7 @@ CARDS: dict[str, Card] = {
             "0 and up",
             "lower",
             masking="values that were not measured; zeros count",
-            aggregation="all windows of the split (stride 1, none dropped), nodes, channels and steps ahead, each value once",
+            aggregation="all windows of the split (stride 1, none dropped), nodes, channels, steps ahead; each value once",
             source="common; masking as DCRNN (Li et al. 2018), but for zeros, which they take for missing",
         ),
         Card(

@@ -32,7 +32,7 @@ class MixtureOfExperts(Backbone):
     ) -> None:
         super().__init__()
         self.router, self.experts, self.shared, self.gate = router, nn.ModuleList(experts), shared, gate
-        self.uses_condition = experts[0].uses_condition  # type: ignore[misc]
+        self.uses_condition = experts[0].uses_condition
         self.max_tokens = experts[0].max_tokens
 
     def forward(

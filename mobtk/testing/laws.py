@@ -14,10 +14,11 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from mobtk.contracts import Backbone, Router, SpatialMapper, State, Tokenizer
-from mobtk.errors import BadInput
+from mobtk.contracts import Backbone, FieldTokenizer, Mixer, Router, SpatialMapper, State, Tokenizer
+from mobtk.errors import BadInput, MobtkError
 from mobtk.models.assemble import load_part
 from mobtk.plugins import registry
+from mobtk.registry import Entry
 from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays
 
 Law = Callable[[Any], None]
@@ -281,8 +282,7 @@ def everything_learns(kind: type[Backbone]) -> None:
     backbone = _backbone(kind).train()
     x, cond = _input(9)
     backbone(x, SCHEDULES[0], cond).square().sum().backward()
-    bad = [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not bad, f"no finite gradient for {', '.join(bad)}"
+    _all_learn(backbone)
 
 
 # -------------------------------------------------------------------------------------------------------- routers
@@ -326,7 +326,9 @@ def entity_is_needed_as_declared(kind: type[Router]) -> None:
 
 
 def router_learns(kind: type[Router]) -> None:
-    """The weights carry a gradient to every parameter of the router."""
+    """The weights carry a gradient to every parameter of the router, but for one that declares not to learn."""
+    if not kind.learns:
+        return
     router = _router(kind).train()
     x, cond = _input(5, batch=8)
     routing = router(cond, x)
@@ -334,6 +336,117 @@ def router_learns(kind: type[Router]) -> None:
         (routing.weights * torch.arange(8.0)[:, None]).sum().backward()
         still = [n for n, p in router.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
         assert not still, f"no gradient reaches {', '.join(still)}"
+
+
+# ---------------------------------------------------------------------------------------- tokenizers of fields, mixers
+
+NODES, CHANNELS, ENTITY = 5, 2, 4
+
+
+def _field_tokenizer(kind: type[FieldTokenizer]) -> tuple[Any, Tensor]:
+    history = torch.randn(3, STEPS, NODES, CHANNELS, generator=torch.Generator().manual_seed(1))
+    return _seeded(lambda: kind(STEPS, CHANNELS, WIDTH)).eval(), history
+
+
+def tokens_of_every_node(kind: type[FieldTokenizer]) -> None:
+    """Each node has a token for each place of the schedule, which is one group; scales and their width make the width."""
+    tokenizer, history = _field_tokenizer(kind)
+    assert tokenizer.schedule.n_groups == 1, f"the past is known at once, yet the schedule is {tokenizer.schedule.lengths}"
+    expected = (3, tokenizer.schedule.n_tokens, NODES, WIDTH // tokenizer.scales, tokenizer.scales)
+    assert tokenizer.scales * expected[3] == WIDTH, f"{tokenizer.scales} scales do not divide the width"
+    assert tokenizer(history).shape == expected, f"tokens have shape {tuple(tokenizer(history).shape)}, not {expected}"
+
+
+def nodes_are_apart(kind: type[FieldTokenizer]) -> None:
+    """The tokens of a node depend on its own past, all of it, and on nothing else."""
+    tokenizer, history = _field_tokenizer(kind)
+    before = tokenizer(history)
+    others = history.clone()
+    others[:, :, 1:] += _noise(others[:, :, 1:])
+    _same(before[:, :, 0], tokenizer(others)[:, :, 0], "the tokens of a node change with other nodes")
+    for step in range(STEPS):
+        mine = history.clone()
+        mine[:, step] += _noise(mine[:, step])
+        assert not torch.equal(before, tokenizer(mine)), f"step {step} of the past changes no token"
+
+
+def windows_are_apart(kind: type[FieldTokenizer]) -> None:
+    """A window alone gets the tokens it gets among others."""
+    tokenizer, history = _field_tokenizer(kind)
+    _same(tokenizer(history)[:1], tokenizer(history[:1]), "windows of a batch mix")
+
+
+def field_tokenizer_learns(kind: type[FieldTokenizer]) -> None:
+    """Tokens carry a finite gradient to every parameter."""
+    tokenizer, history = _field_tokenizer(kind)
+    tokenizer.train()(history).square().sum().backward()
+    _all_learn(tokenizer)
+
+
+def field_tokenizer_is_restored(kind: type[FieldTokenizer]) -> None:
+    """Saved and loaded, it answers the same."""
+    tokenizer, history = _field_tokenizer(kind)
+    torch.manual_seed(7)
+    fresh: Any = kind(STEPS, CHANNELS, WIDTH).eval()
+    fresh.load_state_dict(tokenizer.state_dict())
+    _same(fresh(history), tokenizer(history), "loaded into a fresh copy, it makes other tokens")
+
+
+def _mixer_parts(kind: type[Mixer]) -> tuple[Any, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(1)
+    graph = torch.rand(NODES, NODES, generator=random).fill_diagonal_(0)
+    x = torch.randn(2, 3, NODES, WIDTH // 2, 2, generator=random)
+    entity = torch.randn(NODES, ENTITY, generator=random)
+    return _seeded(lambda: kind(graph, WIDTH // 2, 2, ENTITY)).eval(), x, entity
+
+
+def mixing_keeps_the_shape(kind: type[Mixer]) -> None:
+    """What it adds has the shape of what it was given, for one scale and for several."""
+    mixer, x, entity = _mixer_parts(kind)
+    assert mixer(x, entity).shape == x.shape, f"what it adds has shape {tuple(mixer(x, entity).shape)}"
+    single = _seeded(lambda: kind(torch.ones(NODES, NODES), WIDTH, 1, ENTITY))
+    assert single(x.reshape(2, 3, NODES, WIDTH, 1), entity).shape == (2, 3, NODES, WIDTH, 1), "one scale changes the shape"
+
+
+def tokens_are_mixed_apart(kind: type[Mixer]) -> None:
+    """It mixes over nodes and scales, not over tokens or windows."""
+    mixer, x, entity = _mixer_parts(kind)
+    whole = mixer(x, entity)
+    _same(whole[:1], mixer(x[:1], entity), "windows of a batch mix")
+    _same(whole[:, :1], mixer(x[:, :1], entity), "tokens mix")
+
+
+def graph_is_needed_as_declared(kind: type[Mixer]) -> None:
+    """It is built without a graph exactly where it does not declare `needs_graph`."""
+    try:
+        kind(None, WIDTH // 2, 2, ENTITY)
+    except (BadInput, ValueError, TypeError, AttributeError):
+        assert kind.needs_graph, "it fails without a graph, which it does not declare to need"
+    else:
+        assert not kind.needs_graph, "it declares to need a graph and does without"
+
+
+def mixer_learns(kind: type[Mixer]) -> None:
+    """What it adds carries a finite gradient to every parameter."""
+    mixer, x, entity = _mixer_parts(kind)
+    if list(mixer.parameters()):
+        (mixer.train()(x, entity) * _noise(x)).sum().backward()
+        _all_learn(mixer)
+
+
+def mixer_is_restored(kind: type[Mixer]) -> None:
+    """Saved and loaded, it answers the same."""
+    mixer, x, entity = _mixer_parts(kind)
+    torch.manual_seed(7)
+    graph = torch.rand(NODES, NODES, generator=torch.Generator().manual_seed(1)).fill_diagonal_(0)
+    fresh: Any = kind(graph, WIDTH // 2, 2, ENTITY).eval()
+    fresh.load_state_dict(mixer.state_dict())
+    _same(fresh(x, entity), mixer(x, entity), "loaded into a fresh copy, it answers otherwise")
+
+
+def _all_learn(part: Any) -> None:
+    bad = [n for n, p in part.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not bad, f"no finite gradient for {', '.join(bad)}"
 
 
 # ------------------------------------------------------------------------------------------------- all with weights
@@ -406,8 +519,35 @@ LAWS: dict[str, tuple[Law, ...]] = {
         router_learns,
         options_have_defaults,
     ),
+    "field tokenizer": (
+        tokens_of_every_node,
+        nodes_are_apart,
+        windows_are_apart,
+        field_tokenizer_learns,
+        field_tokenizer_is_restored,
+        options_have_defaults,
+    ),
+    "mixer": (
+        mixing_keeps_the_shape,
+        tokens_are_mixed_apart,
+        graph_is_needed_as_declared,
+        mixer_learns,
+        mixer_is_restored,
+        options_have_defaults,
+    ),
 }
-"""The laws of each kind of part."""
+"""The laws of each kind of part; tokenizers of fields have their own."""
+
+
+def laws_of(entry: Entry) -> tuple[Law, ...]:
+    """The laws that a registered part is held to.
+
+    Raises:
+        MobtkError: the part does not load.
+    """
+    if entry.kind == "tokenizer" and issubclass(load_part("tokenizer", entry.full_name), FieldTokenizer):
+        return LAWS["field tokenizer"]
+    return LAWS.get(entry.kind, ())
 
 
 class Verdict(Struct):
@@ -432,8 +572,8 @@ def cases(plugin: str | None = None) -> list[Any]:
     return [
         pytest.param(load_part(e.kind, e.full_name), law, id=f"{e.full_name}-{law.__name__}")
         for e in registry()
-        for law in LAWS.get(e.kind, ())
         if plugin in (None, e.package)
+        for law in laws_of(e)
     ]
 
 
@@ -443,7 +583,12 @@ def check_parts(plugin: str | None = None) -> list[Verdict]:
     for entry in registry():
         if plugin not in (None, entry.package):
             continue
-        for law in LAWS.get(entry.kind, ()):
+        try:
+            laws = laws_of(entry)
+        except MobtkError as error:
+            verdicts.append(Verdict(f"{entry.kind} {entry.full_name}", "It loads", str(error)))
+            continue
+        for law in laws:
             sentence = (law.__doc__ or law.__name__).strip().rstrip(".")
             try:
                 law(load_part(entry.kind, entry.full_name))
