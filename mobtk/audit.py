@@ -22,7 +22,7 @@ from mobtk.data.dataset import Dataset
 from mobtk.errors import BadInput
 from mobtk.generation import read_generated
 from mobtk.models.generator import Generator
-from mobtk.runs import Run, find_device
+from mobtk.runs import Run, find_device, open_run
 from mobtk.storage import PathLike
 
 NEAR = 0.05
@@ -91,7 +91,7 @@ def audit(
     Raises:
         BadInput: there are no outsiders, or a condition names no figure.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run, "generate")
     conditions = [_condition(text) for text in fail_if]
     if n is not None and n < 10:
         raise BadInput(f"an audit wants at least 10 sequences a side, not n={n}")

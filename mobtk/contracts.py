@@ -228,7 +228,10 @@ class Routing:
 
 
 class Router(nn.Module, ABC):
-    """Which experts serve which sequence. Built as ``Router(n_experts, width, **options)``."""
+    """Which experts serve which sequence.
+
+    Built as ``Router(n_experts, width, **options)``, with the width of what it routes by: the entity, or the features.
+    """
 
     max_experts: ClassVar[int | None]
     """Declares the largest number of experts it can serve."""
@@ -238,7 +241,7 @@ class Router(nn.Module, ABC):
     """Declares that the weights it gives carry a gradient to all of its own."""
 
     @abstractmethod
-    def forward(self, entity: Float[Tensor, "M D"] | None, features: Float[Tensor, "M n D"]) -> Routing:
+    def forward(self, entity: Float[Tensor, "M S"] | None, features: Float[Tensor, "M n D"]) -> Routing:
         """Route by the entity's embedding, or by the features of the first group of its sequence."""
 
 

@@ -19,7 +19,7 @@ from mobtk.metrics import epidemic, individual, next_place, population
 from mobtk.metrics.cards import CARDS
 from mobtk.metrics.published import published_scores
 from mobtk.models.generator import Generator
-from mobtk.runs import Run, find_device
+from mobtk.runs import Run, find_device, open_run
 from mobtk.storage import PathLike
 
 log = logging.getLogger("mobtk")
@@ -63,7 +63,7 @@ def evaluate(
         the split, seeds and versions.
     """
     _check(n, repeats, seed)
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run, "generate")
     dataset = run.dataset(data)
     file = generated if generated is not None else run.path / "generated.parquet"
     sources = {"model": read_generated(file, dataset).astype(np.int64)}
@@ -242,7 +242,7 @@ def evaluate_next_place(
     Raises:
         BadInput: the model does not decide one step after the other, cell by cell.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run, "generate")
     dataset = run.dataset(data)
     model = run.model()
     if not (model.tokenizer.schedule.is_autoregressive and model.tokenizer.exact):

@@ -20,7 +20,7 @@ from mobtk.metrics.forecast import METRICS, ForecastErrors
 from mobtk.models.forecaster import Forecaster
 from mobtk.models.scaling import measure
 from mobtk.recipe import Forecast
-from mobtk.runs import Run, find_device
+from mobtk.runs import Run, find_device, open_run
 from mobtk.storage import PathLike
 
 BATCH = 32
@@ -48,7 +48,7 @@ def evaluate_forecaster(
         what goes into the result file: ``scores`` by name of the source and metric over the whole horizon, ``by_step`` the
         same at each step of it; the cards, the split and versions.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run, "forecast")
     settings, field = run.recipe.forecast, run.field(data)
     where = find_device(device)
     model = run.forecaster().to(where)
@@ -125,7 +125,7 @@ def forecast(
     Raises:
         BadInput: there is no such moment or node.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run, "forecast")
     settings, field = run.recipe.forecast, run.field(data)
     history, horizon = settings.history, settings.horizon
     names = field.nodes["name"].astype(str).tolist()

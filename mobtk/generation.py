@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mobtk.data.dataset import Dataset, fixed_list, list_column
 from mobtk.errors import BadInput
 from mobtk.models.generator import Generator
-from mobtk.runs import Run, find_device, use_bfloat16
+from mobtk.runs import Run, find_device, open_run, use_bfloat16
 from mobtk.schedule import Schedule
 from mobtk.storage import PathLike, fingerprint, new_file, write_text
 
@@ -78,7 +78,7 @@ def generate(
     Raises:
         BadInput: before anything is written.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run, "generate")
     out = Path(out) if out is not None else run.path / "generated.parquet"
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "coupling": coupling}
     sampling = msgspec.structs.asdict(run.recipe.sampling) | {k: v for k, v in asked.items() if v is not None}

@@ -99,7 +99,7 @@ class Run:
         Raises:
             BadInput: the other one does not fit the model, or its own is not what it was; or this is no forecaster.
         """
-        self.expect("forecast")
+        open_run(self, "forecast")
         field = Field(path or self.path / self.data["dataset"])
         if path is None and (field.info.sha256, field.info.graph_sha256) != (self.data["sha256"], self.data["graph_sha256"]):
             raise BadInput(f"field {field.path} was made again since run {self.path} was built for it; build the run again")
@@ -110,23 +110,13 @@ class Run:
                 raise BadInput(f"field {field.path} has other {what} than the model of run {self.path}; build a run for it")
         return field
 
-    def expect(self, task: str) -> None:
-        """Refuse what is of the other task.
-
-        Raises:
-            BadInput: the run is of the other task.
-        """
-        if self.recipe.task != task:
-            what = {"generate": "places people", "forecast": "forecasts a field"}
-            raise BadInput(f"run {self.path} {what[self.recipe.task]}; this wants one that {what[task]}")
-
     def dataset(self, path: PathLike | None = None) -> Dataset:
         """The dataset it was built for, or another one with the same mapper, steps and traits.
 
         Raises:
             BadInput: the other one does not fit the model, or its own is not what it was.
         """
-        self.expect("generate")
+        open_run(self, "generate")
         dataset = Dataset(path or self.path / self.data["dataset"])
         if path is None and dataset.info.sha256 != self.data["sha256"]:
             raise BadInput(
@@ -167,7 +157,7 @@ class Run:
 
     def model(self, *, weights: bool = True) -> Generator:
         """The generator, with the best weights so far (or fresh ones), in eval mode."""
-        self.expect("generate")
+        open_run(self, "generate")
         model = assemble(self.recipe, self.mapper(), self.data["steps"], self.data["trait_sizes"])
         if weights:
             load_weights(self.path / "weights.safetensors", model)
@@ -183,6 +173,19 @@ class Run:
         file = self.path / "results" / f"{name}.json"
         write_text(file, to_json(result))
         return file
+
+
+def open_run(run: Run | PathLike, task: str) -> Run:
+    """A run of a task, as it is or from its folder.
+
+    Raises:
+        BadInput: it is of another task.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    if run.recipe.task != task:
+        what = {"generate": "places people", "forecast": "forecasts a field"}
+        raise BadInput(f"run {run.path} {what[run.recipe.task]}; this wants one that {what[task]}")
+    return run
 
 
 def _city(folder: Path, recipe: Recipe, weeks: int) -> Dataset | Field:

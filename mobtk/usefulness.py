@@ -17,7 +17,7 @@ from mobtk.generation import read_generated
 from mobtk.metrics.next_place import accuracy_at, rank_bounds
 from mobtk.models.generator import Generator
 from mobtk.recipe import Part, Recipe, Stage, Training
-from mobtk.runs import Run
+from mobtk.runs import Run, open_run
 from mobtk.storage import PathLike
 from mobtk.training import train
 
@@ -57,7 +57,7 @@ def usefulness(
     Raises:
         BadInput: steps are events, or there is too little.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = open_run(run, "generate")
     dataset = run.dataset()
     if dataset.info.step == "event":
         raise BadInput("--task usefulness wants sequences of regular steps; these are of events")

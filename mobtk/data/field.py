@@ -121,7 +121,7 @@ class Field:
         """``(T, 2)``: the step of the day and the day of the week (Monday is 0) of each step."""
         times = self.times()
         of_day = (times - times.normalize()) // pd.Timedelta(self.info.step)
-        return np.column_stack([np.asarray(of_day) % self.steps_per_day, times.dayofweek]).astype(np.int64)
+        return np.column_stack([np.asarray(of_day) % self.steps_per_day, times.day_of_week]).astype(np.int64)
 
     def graph(self) -> NDArray[np.float32] | None:
         """``(N, N)`` weights of the edges from each node (row) to each other, or ``None`` where there is no graph."""

@@ -357,7 +357,7 @@ def _regular(
     usual = int(lengths[counts.argmax()])
     if (gaps % usual).any() or usual == 0:
         odd = int(np.flatnonzero(gaps % usual if usual else gaps == 0)[0])
-        late = gaps[len(gaps) // 2 :]
+        late = gaps[-max(1, len(gaps) // 4) :]
         changed = len(np.unique(late)) == 1 and late[0] != gaps[0]
         what = f"are {_duration(gaps[0])} apart at first and {_duration(late[-1])} later" if changed else "are uneven"
         raise BadInput(

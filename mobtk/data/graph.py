@@ -52,7 +52,7 @@ def make_edges(
         return _given(nodes, given, arrays or {})
     if not {"lat", "lon"} <= set(nodes.columns):
         raise BadInput(f"--graph {kind} wants the positions of the nodes; give a table of them with --positions")
-    if not 1 <= neighbours < len(nodes):
+    if kind == "nearest" and not 1 <= neighbours < len(nodes):
         raise BadInput(f"{len(nodes)} nodes have 1 to {len(nodes) - 1} neighbours each, not {neighbours}")
     radians = np.radians(nodes[["lat", "lon"]].to_numpy(float))
     if np.isnan(radians).any():

@@ -29,7 +29,7 @@ class EntityRouter(Router):
         self.top_k, self.balance = check_top_k(top_k, n_experts), balance
         self.score = nn.Linear(width, n_experts, bias=False)
 
-    def forward(self, entity: Float[Tensor, "M D"] | None, features: Float[Tensor, "M n D"]) -> Routing:
+    def forward(self, entity: Float[Tensor, "M S"] | None, features: Float[Tensor, "M n D"]) -> Routing:
         """See :class:`~mobtk.contracts.Router`."""
         if entity is None:
             raise ValueError("the entity router was given no entity")

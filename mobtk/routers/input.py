@@ -31,6 +31,6 @@ class InputRouter(Router):
         self.top_k, self.balance = check_top_k(top_k, n_experts), balance
         self.score = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n_experts, bias=False))
 
-    def forward(self, entity: Float[Tensor, "M D"] | None, features: Float[Tensor, "M n D"]) -> Routing:
+    def forward(self, entity: Float[Tensor, "M S"] | None, features: Float[Tensor, "M n D"]) -> Routing:
         """See :class:`~mobtk.contracts.Router`."""
         return route(self.score(features.mean(1)), self.top_k, self.balance)

@@ -18,7 +18,7 @@ class NoRouter(Router):
     def __init__(self, n_experts: int, width: int) -> None:
         super().__init__()
 
-    def forward(self, entity: Float[Tensor, "M D"] | None, features: Float[Tensor, "M n D"]) -> Routing:
+    def forward(self, entity: Float[Tensor, "M S"] | None, features: Float[Tensor, "M n D"]) -> Routing:
         """See :class:`~mobtk.contracts.Router`."""
         experts = features.new_zeros(len(features), 1).long()
         return Routing(features.new_ones(len(features), 1), experts)

@@ -29,7 +29,7 @@ class PublishedGate(Router):
         self.noise = noise
         self.score = nn.Linear(width, n_experts, bias=False)
 
-    def forward(self, entity: Float[Tensor, "M D"] | None, features: Float[Tensor, "M n D"]) -> Routing:
+    def forward(self, entity: Float[Tensor, "M S"] | None, features: Float[Tensor, "M n D"]) -> Routing:
         """See :class:`~mobtk.contracts.Router`."""
         if entity is None:
             raise ValueError("the published gate was given no entity")
