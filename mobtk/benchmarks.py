@@ -100,7 +100,8 @@ def scan(batch: int = 16) -> dict[str, float]:
         inputs = [x.requires_grad_() for x in (u, F.softplus(delta - 2), -torch.rand(channels, 16), B, C)]
         here = {"torch": torch_scan, **({"fused": fused_scan} if kernel() is not None else {})}
         ways: dict[str, Callable[..., Any]] = {}
-        ways |= {name: partial(scan, h=u.new_zeros(sequences, channels, 16)) for name, scan in here.items()}
+        h = u.new_zeros(sequences, channels, 16)
+        ways |= {name: partial(scan, h=h, skip=None, gate=None) for name, scan in here.items()}
         if find_spec("mambapy"):
             from mambapy.pscan import pscan
 

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 
 from mobtk.data.city import prepare_city
 from mobtk.data.dataset import Dataset
+from mobtk.data.field import Field
+from mobtk.data.fields import make_field
 from mobtk.errors import BadInput
 from mobtk.evaluation import evaluate
+from mobtk.forecasting import evaluate_forecaster
 from mobtk.generation import generate, read_generated
 from mobtk.plugins import registry
 from mobtk.recipe import PARTS_OF_TASK, Recipe
@@ -55,7 +58,8 @@ class Experiment:
     Args:
         question: what is asked, a sentence.
         answer: from a lab to an outcome.
-        sizes: settings of each of :data:`SIZES`; ``weeks`` is the size of the built-in city.
+        sizes: settings of each of :data:`SIZES`; ``weeks`` is the size of the built-in city, and of an experiment on fields
+            ``nodes`` how many of its cells they have.
         seeded: whether it trains each case with several seeds where that is asked for.
     """
 
@@ -83,12 +87,28 @@ class Lab:
     data: PathLike | None = None
     device: str = "auto"
     _dataset: Dataset | None = field(default=None, repr=False)
+    _field: Field | None = field(default=None, repr=False)
 
     def dataset(self) -> Dataset:
-        """What models learn and are judged by."""
+        """What generators learn and are judged by."""
         if self._dataset is None:
             self._dataset = Dataset(self.data) if self.data is not None else self.city()
         return self._dataset
+
+    def field(self) -> Field:
+        """What forecasters learn and are judged by: how many people are in the busiest cells of the city, if not given."""
+        if self._field is None:
+            here = self.folder / f"flows-{self.settings['weeks']}-{self.settings['nodes']}"
+            if self.data is not None or here.exists():
+                self._field = Field(self.data if self.data is not None else here)
+            else:
+                most = self.settings["nodes"]
+                self._field = make_field(self.city().path, here, most=most, graph="nearest", neighbours=min(8, most - 1))
+        return self._field
+
+    def used(self) -> Dataset | Field:
+        """Whichever of the two was asked for; sequences, if neither was."""
+        return self._field if self._field is not None else self.dataset()
 
     def city(self, mapper: str = "grid", **options: Any) -> Dataset:
         """The built-in city on some mapper, made once."""
@@ -98,26 +118,34 @@ class Lab:
             return Dataset(here)
         return prepare_city(here, weeks=self.settings["weeks"], mapper=mapper, mapper_options=options)
 
-    def run(self, name: str, recipe: Recipe, seed: int = 0, *, until: str | None = None) -> Run:
-        """A trained run of a recipe, found again if it is there.
+    def run(
+        self, name: str, recipe: Recipe, seed: int = 0, *, until: str | None = None, data: Dataset | Field | None = None
+    ) -> Run:
+        """A trained run of a recipe for the data of its task or for others, found again if it is there.
 
         Raises:
             BadInput: the folder holds a run of another recipe.
         """
         recipe = recipe.change("training.seed", seed)
         path = self.folder / f"{name}-{seed}"
+        data = data or (self.field() if recipe.task == "forecast" else self.dataset())
         if not path.exists():
-            Run.create(path, recipe, self.dataset())
+            Run.create(path, recipe, data)
         run = Run(path)
         fresh = msgspec.to_builtins(recipe) | {"mapper": None}
         for kind in PARTS_OF_TASK[recipe.task]:
             fresh[kind]["name"] = registry().find(kind, fresh[kind]["name"]).full_name
         if msgspec.to_builtins(run.recipe) | {"mapper": None} != fresh:
             raise BadInput(f"{path} holds a run of another recipe; give the experiment another folder with -o")
-        if run.data["sha256"] != self.dataset().info.sha256:
+        if run.data["sha256"] != data.info.sha256:
             raise BadInput(f"{path} holds a run for other data; give the experiment another folder with -o")
         begun = (path / "state" / "state.safetensors").exists()
         return train(run, resume=begun, until=until, device=self.device)
+
+    def errors(self, run: Run, *, baselines: bool = False) -> dict[str, dict[str, float]]:
+        """Errors of a forecaster (``model``) and of the baselines on the test split."""
+        scores: dict[str, dict[str, float]] = evaluate_forecaster(run, baselines=baselines, device=self.device)["scores"]
+        return scores
 
     def generated(self, run: Run, n: int | None = None, *, name: str = "generated", **sampling: Any) -> NDArray[np.int64]:
         """``(n, T)`` cells that a run generates; as many as half of the test split by default."""
@@ -175,14 +203,15 @@ def run_experiment(
     lab = Lab(folder, experiment.sizes[size], seeds, data, device)
     started = time.perf_counter()
     outcome = experiment.answer(lab)
-    dataset = lab.dataset()
+    data_used = lab.used()
+    rows = data_used.info.split if isinstance(data_used, Dataset) else list(data_used.info.cuts)
     result = {
         "experiment": full_name,
         "question": experiment.question,
         "size": size,
         "settings": dict(lab.settings),
         "seeds": seeds,
-        "dataset": {"name": dataset.info.name, "fingerprint": dataset.fingerprint, "rows": dataset.info.split},
+        "dataset": {"name": data_used.info.name, "fingerprint": data_used.fingerprint, "rows": rows},
         **msgspec.to_builtins(outcome),
         "seconds": round(time.perf_counter() - started, 1),
         "environment": environment(),

@@ -155,16 +155,24 @@ class ForecasterLessons(Lessons):
             values, at = self.windows[np.asarray(rows)]
             return values.to(self.device), at.to(self.device)
 
+        served: list[Tensor] = []  # in the first validation windows, after the epoch before
+
         @torch.inference_mode()
         def validate() -> tuple[float, dict[str, float]]:
-            total, known = 0.0, 0
+            total, known, now = 0.0, 0, []
             for part in _split(valid, 32):
                 values, at = batch(part)
                 weight = int((~values[:, -self.model.horizon :].isnan()).sum())
                 total += self.model.loss(values, at)["error"].item() * weight
                 known += weight
+                now = now or self.model.served()
             error = total / max(known, 1)
-            return error, {"valid_loss": error}
+            report = {"valid_loss": error}
+            if now and served:
+                changes = [float((a != b).float().mean()) for a, b in zip(now, served, strict=True)]
+                report["expert_changes"] = float(np.mean(changes))
+            served[:] = now
+            return error, report
 
         return _Step(self.model, lambda rows: self.model.loss(*batch(rows))), validate
 

@@ -21,7 +21,8 @@ from mobtk.recipe import Forecast, Recipe
 
 DAY = 24
 SMALL = {
-    "width": 8, "tokenizer.length": 6, "backbone.depth": 1, "backbone.heads": 2, "forecast.history": 24, "forecast.horizon": 6,
+    "width": 8, "tokenizer.length": 6, "backbone.depth": 1, "backbone.heads": 2, "forecast.history": 24,
+    "forecast.horizon": 6,
     "training.forecaster.epochs": 2, "training.forecaster.batch": 16,
 }  # fmt: skip
 

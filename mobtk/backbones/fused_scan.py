@@ -26,10 +26,12 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", 
 """Not ``-ffast-math``: it would take the rounding trick of the kernel's exponential for nothing."""
 
 
-def fused_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def fused_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, skip: Tensor | None, gate: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """See :func:`mobtk.backbones.selective_scan.selective_scan`; float32 on the processor only."""
-    tensors = (u, delta, A, B, C, h)
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    tensors = (u, delta, A, B, C, h, skip, gate)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     y, last = _FusedScan.apply(keep, *tensors)
     return y, last
 
@@ -83,25 +85,32 @@ def _load(library: Path) -> ctypes.CDLL:
     number, address = ctypes.c_int64, ctypes.c_void_p
     found.mobtk_scan_kept.argtypes = [number] * 4
     found.mobtk_scan_kept.restype = number
-    found.mobtk_scan_forward.argtypes = [number] * 4 + [address] * 9 + [ctypes.c_int]
+    found.mobtk_scan_forward.argtypes = [number] * 4 + [address] * 8 + [number] * 2 + [address] * 3 + [ctypes.c_int]
     found.mobtk_scan_forward.restype = None
-    found.mobtk_scan_backward.argtypes = [number] * 4 + [address] * 14 + [ctypes.c_int]
+    found.mobtk_scan_backward.argtypes = [number] * 4 + [address] * 7 + [number] * 2 + [address] * 11 + [ctypes.c_int]
     found.mobtk_scan_backward.restype = None
     return found
 
 
 class _FusedScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, keep: bool, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, keep: bool, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
         library = kernel()
         assert library is not None
-        u, delta, A, B, C, h = (t.contiguous() for t in tensors)
+        u, delta, A, B, C, h, skip, gate = tensors
+        u, delta, A, h, skip = (None if t is None else t.contiguous() for t in (u, delta, A, h, skip))
+        assert u is not None and A is not None and B is not None and C is not None and h is not None
+        (B, C), narrow = _rows(B, C)
+        (gate,), row = _rows(gate)
         sizes = (*u.shape, A.shape[1])
         y, last = torch.empty_like(u), torch.empty_like(h)
         kept = u.new_empty(library.mobtk_scan_kept(*sizes) if keep else 0)
-        read = [t.data_ptr() for t in (u, delta, A, B, C, h, y, last)]
-        library.mobtk_scan_forward(*sizes, *read, kept.data_ptr() if keep else None, torch.get_num_threads())
-        ctx.save_for_backward(u, delta, A, B, C, kept)
+        read = [_at(t) for t in (u, delta, A, B, C, h, skip, gate)]
+        library.mobtk_scan_forward(
+            *sizes, *read, row, narrow, _at(y), _at(last), _at(kept) if keep else None, torch.get_num_threads()
+        )
+        ctx.rows = row, narrow
+        ctx.save_for_backward(u, delta, A, B, C, skip, gate, kept)
         return y, last
 
     @staticmethod
@@ -109,11 +118,28 @@ class _FusedScan(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, dlast: Tensor) -> tuple[Tensor | None, ...]:
         library = kernel()
         assert library is not None
-        u, delta, A, B, C, kept = ctx.saved_tensors
-        du, ddelta = torch.empty_like(u), torch.empty_like(u)
-        dA, dB, dC = (torch.zeros_like(x) for x in (A, B, C))
-        dh = torch.empty_like(dlast, memory_format=torch.contiguous_format)
-        given = (u, delta, A, B, C, kept, dy.contiguous(), dlast.contiguous(), du, ddelta, dA, dB, dC, dh)
-        pointers = [t.data_ptr() for t in given]
-        library.mobtk_scan_backward(*u.shape, A.shape[1], *pointers, torch.get_num_threads())
-        return None, du, ddelta, dA, dB, dC, dh
+        u, delta, A, B, C, skip, gate, kept = ctx.saved_tensors
+        dy, dlast = dy.contiguous(), dlast.contiguous()
+        du, ddelta, dh = (torch.empty_like(x) for x in (u, delta, dlast))
+        dA, dB, dC = (torch.zeros(x.shape) for x in (A, B, C))
+        dskip = None if skip is None else torch.zeros_like(skip)
+        dgate = None if gate is None else torch.empty_like(u)
+        read = [_at(t) for t in (u, delta, A, B, C, skip, gate)]
+        rest = [_at(t) for t in (kept, dy, dlast, du, ddelta, dA, dB, dC, dh, dskip, dgate)]
+        library.mobtk_scan_backward(*u.shape, A.shape[1], *read, *ctx.rows, *rest, torch.get_num_threads())
+        return None, du, ddelta, dA, dB, dC, dh, dskip, dgate
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _rows(*tensors: Tensor | None) -> tuple[tuple[Tensor | None, ...], int]:
+    """Tensors whose rows are equally far apart, and how far: as they are, where they are parts of something wider."""
+    strides = {None if t is None else t.stride() for t in tensors}
+    if None in strides:
+        return tensors, 0
+    first = next(iter(strides))
+    if len(strides) > 1 or first is None or first[2] != 1 or first[0] != first[1] * tensors[0].shape[1]:  # type: ignore[union-attr]
+        tensors = tuple(None if t is None else t.contiguous() for t in tensors)
+    return tensors, tensors[0].stride(1)  # type: ignore[union-attr]

@@ -83,10 +83,10 @@ class MambaBlock(nn.Module):
         u = F.silu(self.conv(u)).transpose(1, 2)
         dt, B, C = self.x_proj(u).split([self.rank, self.states, self.states], dim=-1)
         delta = F.softplus(self.dt_proj(dt))
-        y, h = selective_scan(u, delta, -self.A_log.float().exp(), B, C, state["h"] if state else None)
+        y, h = selective_scan(u, delta, -self.A_log.float().exp(), B, C, state["h"] if state else None, self.D, gate)
         if state is not None:
             state["h"].copy_(h)
-        return self.out_proj((y + self.D * u).to(gate.dtype) * F.silu(gate))
+        return self.out_proj(y.to(gate.dtype))
 
     def new_state(self, batch: int) -> State:
         """The last inputs of the convolution and the state of the scan, all zero."""

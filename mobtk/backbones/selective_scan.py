@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from mobtk.backbones.fused_scan import fused_scan, kernel
 from mobtk.errors import BadInput
@@ -44,8 +45,10 @@ def selective_scan(
     B: Float[Tensor, "B L N"],
     C: Float[Tensor, "B L N"],
     h: Float[Tensor, "B D N"] | None = None,
+    skip: Float[Tensor, "D"] | None = None,
+    gate: Float[Tensor, "B L D"] | None = None,
 ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D N"]]:
-    """Run ``h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t`` and read ``y_t = C_t h_t``.
+    """Run ``h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t`` and read ``y_t = (C_t h_t + skip u_t) silu(gate_t)``.
 
     Gu and Dao 2023 (https://arxiv.org/abs/2312.00752), algorithm 2 with the zero-order hold of ``A`` and the Euler
     step of ``B``. Here ``D`` is the inner width and ``N`` the state size. In float32 whatever comes in. Memory for
@@ -59,6 +62,8 @@ def selective_scan(
         B: input weights.
         C: output weights.
         h: the state before the first step; zero if not given.
+        skip: the ``D`` of the paper: what of an input goes straight to its output; nothing if not given.
+        gate: outputs are multiplied by the SiLU of it, if given.
 
     Returns:
         the outputs ``y`` and the state after the last step.
@@ -68,25 +73,30 @@ def selective_scan(
     how = implementation(u.device)
     if how == "mamba_ssm" and (h.any() or h.requires_grad):  # it knows no state before the first step
         how = "torch"
+    ways = {"fused": fused_scan, "mamba_ssm": _mamba_ssm_scan, "torch": torch_scan}
     with torch.autocast(u.device.type, enabled=False):
-        inputs = (u.float(), delta.float(), A.float(), B.float(), C.float(), h.float())
-        if how == "fused":
-            return fused_scan(*inputs)
-        return _mamba_ssm_scan(*inputs) if how == "mamba_ssm" else torch_scan(*inputs)
+        extras = (None if x is None else x.float() for x in (skip, gate))
+        return ways[how](u.float(), delta.float(), A.float(), B.float(), C.float(), h.float(), *extras)
 
 
-def torch_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def torch_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, skip: Tensor | None, gate: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """See :func:`selective_scan`; in torch alone, with a backward pass by hand."""
     y, last = _SelectiveScan.apply(u, delta, A, B, C, h)
-    return y, last
+    if skip is not None:
+        y = torch.addcmul(y, skip, u)
+    return y if gate is None else y * F.silu(gate), last
 
 
-def _mamba_ssm_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def _mamba_ssm_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, skip: Tensor | None, gate: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The CUDA kernel of the authors of Mamba, which has channels before steps."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    turned = [x.transpose(1, 2).contiguous() for x in (u, delta, B, C)]
-    y, last = selective_scan_fn(turned[0], turned[1], A, turned[2], turned[3], return_last_state=True)
+    turned = [None if x is None else x.transpose(1, 2).contiguous() for x in (u, delta, B, C, gate)]
+    y, last = selective_scan_fn(turned[0], turned[1], A, turned[2], turned[3], skip, turned[4], return_last_state=True)
     return y.transpose(1, 2), last
 
 

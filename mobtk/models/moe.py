@@ -32,6 +32,7 @@ class MixtureOfExperts(Backbone):
     ) -> None:
         super().__init__()
         self.router, self.experts, self.shared, self.gate = router, nn.ModuleList(experts), shared, gate
+        self.served: Tensor | None = None  # by which (best) expert each sequence of the last pass was
         self.uses_condition = experts[0].uses_condition
         self.max_tokens = experts[0].max_tokens
 
@@ -55,7 +56,7 @@ class MixtureOfExperts(Backbone):
             state["experts"] = [
                 expert.new_state(int((routing.experts == e).sum()), schedule) for e, expert in enumerate(self.experts)
             ]
-        self.auxiliary_loss = None
+        self.auxiliary_loss, self.served = None, routing.experts[:, 0]
         out = torch.zeros_like(x)
         for e, expert in enumerate(self.experts):
             rows, slot = torch.where(routing.experts == e)

@@ -19,17 +19,24 @@ def _inputs(batch, steps, channels, states, seed=0):
 
     u, delta = draw(batch, steps, channels), F.softplus(draw(batch, steps, channels) - 2)
     A, B, C = -F.softplus(draw(channels, states)), draw(batch, steps, states), draw(batch, steps, states)
-    return [x.requires_grad_() for x in (u, delta, A, B, C, draw(batch, channels, states))]
+    wide = draw(batch, steps, 2 * channels)
+    inputs = (u, delta, A, B, C, draw(batch, channels, states), draw(channels), wide)
+    return [x.requires_grad_() for x in inputs]
 
 
-def _by_definition(u, delta, A, B, C, h):
+def _scan(u, delta, A, B, C, h, skip, wide):
+    """The gate is the second half of something wider, as in Mamba."""
+    return selective_scan(u, delta, A, B, C, h, skip, wide.chunk(2, -1)[1])
+
+
+def _by_definition(*inputs):
     """Step by step, with autograd through every state, in float64."""
-    u, delta, A, B, C, h = (x.double() for x in (u, delta, A, B, C, h))
+    u, delta, A, B, C, h, skip, wide = (x.double() for x in inputs)
     outputs = []
     for t in range(u.shape[1]):
         h = torch.exp(delta[:, t, :, None] * A) * h + (delta[:, t] * u[:, t])[..., None] * B[:, t, None]
-        outputs.append((h * C[:, t, None]).sum(-1))
-    return torch.stack(outputs, 1), h
+        outputs.append((h * C[:, t, None]).sum(-1) + skip * u[:, t])
+    return torch.stack(outputs, 1) * F.silu(wide.chunk(2, -1)[1]), h
 
 
 def _values_and_gradients(scan, inputs):
@@ -54,7 +61,7 @@ def test_every_implementation_scans_by_the_definition(how, batch, steps, channel
     inputs = _inputs(batch, steps, channels, states, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOBTK_SCAN", how)
-        found = _values_and_gradients(selective_scan, inputs)
+        found = _values_and_gradients(_scan, inputs)
     for a, b in zip(found, _values_and_gradients(_by_definition, inputs), strict=True):
         torch.testing.assert_close(a, b.to(a.dtype), rtol=2e-4, atol=2e-4)
 
@@ -65,17 +72,17 @@ def test_what_is_kept_for_the_backward_pass_is_a_state_every_few_steps(how, monk
     batch, steps, channels, states = 2, 8 * CHUNK, 32, 16
     inputs, saved = _inputs(batch, steps, channels, states), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
-        selective_scan(*inputs)
-    assert sum(saved) - sum(x.numel() for x in inputs[:-1]) == batch * channels * states * steps // CHUNK
+        selective_scan(*inputs[:6])
+    assert sum(saved) - sum(x.numel() for x in inputs[:5]) == batch * channels * states * steps // CHUNK
 
 
 @needs_kernel
 @pytest.mark.parametrize("states", [16, 5])
 def test_the_kernel_shares_its_work_among_threads(states):
     inputs = _inputs(5, 40, 24, states)
-    alone = _values_and_gradients(fused_scan.fused_scan, inputs)
+    alone = _values_and_gradients(_scan, inputs)
     torch.set_num_threads(3)
-    together, again = (_values_and_gradients(fused_scan.fused_scan, inputs) for _ in range(2))
+    together, again = (_values_and_gradients(_scan, inputs) for _ in range(2))
     torch.set_num_threads(1)
     for a, b, c in zip(alone, together, again, strict=True):
         torch.testing.assert_close(a, b)
@@ -83,9 +90,18 @@ def test_the_kernel_shares_its_work_among_threads(states):
 
 
 def test_strong_decay_and_long_steps_stay_finite():
-    u, delta, A, B, C, h = _inputs(2, 8, 3, 16)
-    for x in _values_and_gradients(selective_scan, [u, delta * 1e4, A * 1e4, B, C, h]):
+    u, delta, A, *rest = _inputs(2, 8, 3, 16)
+    for x in _values_and_gradients(_scan, [u, delta * 1e4, A * 1e4, *rest]):
         assert x.isfinite().all()
+
+
+def test_skip_and_gate_may_be_left_out():
+    inputs = _inputs(2, 20, 5, 16)[:6]
+    plain = selective_scan(*inputs)[0]
+    skipped = selective_scan(*inputs, skip=torch.ones(5))[0]
+    gated = selective_scan(*inputs, gate=torch.full((2, 20, 5), 3.0))[0]
+    torch.testing.assert_close(skipped, plain + inputs[0])
+    torch.testing.assert_close(gated, plain * F.silu(torch.tensor(3.0)))
 
 
 def test_a_processor_without_a_compiler_uses_torch(monkeypatch, tmp_path, caplog):

@@ -19,3 +19,13 @@ def mobtk_register(registry: Registry) -> None:
     registry.recipe("stm3", "mobtk_stm3.recipes:STM3", "STM3 without the faults of its authors' code")
     registry.recipe("stm2", "mobtk_stm3.recipes:STM2", "The same without experts")
     registry.recipe("stm3-published", "mobtk_stm3.recipes:PUBLISHED", "STM3 as its authors' code has it")
+    for name, summary in (
+        ("causal-mask", "Whether scales that read coarser ones only forecast better than scales that read all"),
+        ("routing", "Experts by node against experts by window: who moves, and who is nearer"),
+        ("specialisation", "What the contrastive loss does to what experts say: silhouettes and a picture"),
+        ("scales", "One to five scales"),
+        ("experts", "None to eight experts"),
+        ("planted", "Whether routing finds regimes that were planted in a field"),
+        ("published-vs-corrected", "STM3 as published, corrected, without experts; other backbones; and baselines"),
+    ):
+        registry.experiment(name, f"mobtk_stm3.experiments:{name.replace('-', '_').upper()}", summary)

@@ -102,15 +102,16 @@ class MultiscaleMamba(Backbone):
             raise BadInput("multiscale-mamba as published looks ahead, so it reads what is known at once and nothing else")
         u, gate = self._in(x).chunk(2, dim=-1)
         u = self._scale_convs(u.transpose(1, 2), state)
-        u = F.silu(self.conv(self._past(u, self.window - 1, "window", state))).transpose(1, 2)
+        u = _causal(u, self.conv.weight, self.conv.bias, u.shape[1], state and state["window"])
+        u = F.silu(u).transpose(1, 2)
         read = self.x_proj(u)
         dt, B, C = (read.tanh() if self.published else read).split([self.rank, self.states, self.states], dim=-1)
         omega = self.omega if self.published else self.omega.repeat_interleave(u.shape[-1] // self.scales)
-        delta = F.softplus(self.dt_proj(dt) + omega)
-        y, h = selective_scan(u, delta, -self.A_log.float().exp(), B, C, state["h"] if state else None)
+        delta = F.softplus(F.linear(dt, self.dt_proj.weight, self.dt_proj.bias + omega))
+        y, h = selective_scan(u, delta, -self.A_log.float().exp(), B, C, state["h"] if state else None, self.D, gate)
         if state is not None:
             state["h"].copy_(h)
-        return F.linear((y + self.D * u).to(gate.dtype) * F.silu(gate), _whole(self.out_proj))
+        return F.linear(y.to(gate.dtype), _whole(self.out_proj))
 
     def _in(self, x: Tensor) -> Tensor:
         """Inputs of the scan, then gates."""
@@ -127,18 +128,10 @@ class MultiscaleMamba(Backbone):
             F.pad(conv.weight, (longest - k - a, a))
             for conv, k, a in zip(self.scale_convs, self.kernels, ahead, strict=True)
         ]
-        around = (longest // 2, longest // 2)
-        u = F.pad(u, around) if self.published else self._past(u, longest - 1, "scales", state)
-        return F.conv1d(u, torch.cat(weights), torch.cat([c.bias for c in self.scale_convs]), groups=self.scales)
-
-    @staticmethod
-    def _past(u: Tensor, steps: int, name: str, state: State | None) -> Tensor:
-        """What came before, or nothing, in front."""
-        if state is None:
-            return F.pad(u, (steps, 0))
-        u = torch.cat([state[name].to(u.dtype), u], dim=-1)
-        state[name].copy_(u[..., u.shape[-1] - steps :])
-        return u
+        weight, bias = torch.cat(weights), torch.cat([c.bias for c in self.scale_convs])
+        if self.published:
+            return F.conv1d(u, weight, bias, padding=longest // 2, groups=self.scales)
+        return _causal(u, weight, bias, self.scales, state and state["scales"])
 
     def new_state(self, batch: int, schedule: Schedule) -> State:
         """See :class:`~mobtk.contracts.Backbone`."""
@@ -156,6 +149,15 @@ class MultiscaleMamba(Backbone):
         features = F.normalize(outputs.mean(1).unflatten(-1, (self.scales, -1)), dim=-1)
         loss = published_contrast if self.published else intended_contrast
         return self.contrast * loss(features, experts, self.temperature, self.gamma)
+
+
+def _causal(u: Tensor, weight: Tensor, bias: Tensor, groups: int, before: Tensor | None) -> Tensor:
+    """A convolution that reads what came before, which is kept, or nothing."""
+    if before is None:
+        return F.conv1d(u, weight, bias, padding=weight.shape[-1] - 1, groups=groups)[..., : u.shape[-1]]
+    u = torch.cat([before.to(u.dtype), u], dim=-1)
+    before.copy_(u[..., u.shape[-1] - before.shape[-1] :])
+    return F.conv1d(u, weight, bias, groups=groups)
 
 
 def _whole(blocks: Float[Tensor, "Q o i"]) -> Float[Tensor, "out in"]:
