@@ -159,7 +159,8 @@ class ForecasterLessons(Lessons):
 
         @torch.inference_mode()
         def validate() -> tuple[float, dict[str, float]]:
-            total, known, now = 0.0, 0, []
+            total, known = 0.0, 0
+            now: list[Tensor] = []
             for part in _split(valid, 32):
                 values, at = batch(part)
                 weight = int((~values[:, -self.model.horizon :].isnan()).sum())

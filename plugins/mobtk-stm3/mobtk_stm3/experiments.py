@@ -41,7 +41,8 @@ def _compare(
     lab: Lab, cases: Mapping[str, Recipe], more: Callable[[Run], dict[str, float]] | None = None, *, baselines: bool = False
 ) -> list[dict[str, Any]]:
     """A row a case: errors on the test split, mean and spread over seeds; then those of the baselines, if asked for."""
-    rows, others = [], {}
+    rows: list[dict[str, Any]] = []
+    others: dict[str, dict[str, float]] = {}
     for name, recipe in cases.items():
         found: list[dict[str, float]] = []
         for seed in range(lab.seeds):
@@ -71,17 +72,17 @@ def _verdict(rows: list[dict[str, Any]], a: str, b: str, claim: str) -> Outcome:
 def causal_mask(lab: Lab) -> Outcome:
     """The mask of the mixer on and off."""
     base = sized(STM3, lab.settings)
-    rows = _compare(lab, {"causal": base, "all scales": base.change("mixer.causal", False)})
-    return _verdict(rows, "causal", "all scales", "a scale that reads coarser ones only is nearer")
+    rows = _compare(lab, {"stm3": base, "all-scales": base.change("mixer.causal", False)})
+    return _verdict(rows, "stm3", "all-scales", "a scale that reads coarser ones only is nearer")
 
 
 def routing(lab: Lab) -> Outcome:
     """By node, by window, and by node without a gradient as published."""
     base = sized(STM3, lab.settings)
     cases = {
-        "entity": base,
-        "input": base.change("router", "mobtk.input"),
-        "published": base.change("router", "stm3.published-gate"),
+        "stm3": base,
+        "input-router": base.change("router", "mobtk.input"),
+        "published-router": base.change("router", "stm3.published-gate"),
     }
 
     def changes(run: Run) -> dict[str, float]:
@@ -89,9 +90,9 @@ def routing(lab: Lab) -> Outcome:
         return {"changes an epoch": float(np.mean([e.get("expert_changes", 0.0) for e in run.history()[1:]] or [0.0]))}
 
     rows = _compare(lab, cases, changes)
-    outcome = _verdict(rows, "entity", "input", "experts by node forecast better than by window")
+    outcome = _verdict(rows, "stm3", "input-router", "experts by node forecast better than by window")
     moved = {row["case"]: row["changes an epoch"] for row in rows}
-    outcome.verdict += f"; {moved['entity']:.1%} of them change expert in an epoch, by window {moved['input']:.1%}"
+    outcome.verdict += f"; {moved['stm3']:.1%} of them change expert in an epoch, by window {moved['input-router']:.1%}"
     return outcome
 
 
@@ -105,18 +106,14 @@ def specialisation(lab: Lab) -> Outcome:
         pictures[name] = features, experts
         return float(silhouette_score(features, experts)) if 1 < len(set(experts)) < len(experts) else float("nan")
 
-    cases = {"with": base, "without": base.change("backbone.contrast", 0.0)}
-    rows = [
-        {
-            "contrastive loss": name,
-            "silhouette": silhouette(name, recipe),
-            "experts used": len(set(pictures[name][1].tolist())),
-        }
-        for name, recipe in cases.items()
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, recipe in {"stm3": base, "no-contrast": base.change("backbone.contrast", 0.0)}.items():
+        rows.append(
+            {"case": name, "silhouette": silhouette(name, recipe), "experts used": len(set(pictures[name][1].tolist()))}
+        )
     file = lab.folder / "specialisation.png"
     _draw(pictures, file)
-    a, b = (row["silhouette"] for row in rows)
+    a, b = (float(row["silhouette"]) for row in rows)
     holds = None if np.isnan(a) or np.isnan(b) else bool(a > b)
     return Outcome(
         f"outputs of different experts are further apart with it: silhouette {a:.2f} against {b:.2f}; {file}", holds, rows
@@ -152,28 +149,34 @@ def _draw(pictures: Mapping[str, tuple[NDArray[Any], NDArray[Any]]], file: Any) 
     for ax, (name, (features, experts)) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
         flat = PCA(2).fit_transform(features)
         ax.scatter(*flat.T, c=experts, s=6, cmap="tab10")
-        ax.set_title(f"{name} the contrastive loss", fontsize=10)
+        ax.set_title(name, fontsize=10)
     with new_file(file) as draft:
         figure.savefig(draft, format="png", dpi=120, bbox_inches="tight")
 
 
 def scales(lab: Lab) -> Outcome:
-    """As many parameters a scale in each case: the width grows with the scales."""
+    """One to five scales that share about the same width."""
     base = sized(STM3, lab.settings)
     cases = {}
-    for kernels in ((1,), (1, 3), (1, 3, 5), (1, 3, 5, 7), (1, 3, 5, 7, 9)):
-        recipe = base.change("tokenizer.kernels", kernels).change("backbone.kernels", kernels)
-        cases[f"{len(kernels)}"] = recipe.change("width", 16 // len(kernels) * len(kernels))
+    for n in (1, 2, 3, 4, 5):
+        kernels = [1, 3, 5, 7, 9][:n]
+        other = base.change("tokenizer.kernels", kernels).change("backbone.kernels", kernels)
+        cases["stm3" if n == 4 else f"{n}-scales"] = base if n == 4 else other.change("width", 16 // n * n)
     rows = _compare(lab, cases)
     best = min(rows, key=lambda row: row["mae"])["case"]
-    return Outcome(f"at about one width, {best} scales have the smallest MAE; the paper has 4", best == "4", rows)
+    return Outcome(f"at about one width, {best} has the smallest MAE; stm3 has 4 scales", best == "stm3", rows)
 
 
 def experts(lab: Lab) -> Outcome:
     """From a single backbone (STM2) to eight experts and a shared one."""
     base = sized(STM3, lab.settings)
-    cases = {"stm2": sized(STM2, lab.settings), **{f"{n} experts": base.change("experts", n) for n in (2, 4, 8)}}
-    return _verdict(_compare(lab, cases), "4 experts", "stm2", "four experts and a shared one are nearer than a single one")
+    cases = {
+        "stm2": sized(STM2, lab.settings),
+        "2-experts": base.change("experts", 2),
+        "stm3": base,
+        "8-experts": base.change("experts", 8),
+    }
+    return _verdict(_compare(lab, cases), "stm3", "stm2", "four experts and a shared one are nearer than a single one")
 
 
 def planted(lab: Lab) -> Outcome:
@@ -229,14 +232,14 @@ def published_vs_corrected(lab: Lab) -> Outcome:
     """The three recipes, other backbones in the corrected one, and the baselines."""
     base = sized(STM3, lab.settings)
     cases = {
-        "corrected": base,
-        "published": sized(PUBLISHED, lab.settings),
-        "without experts": sized(STM2, lab.settings),
+        "stm3": base,
+        "stm3-published": sized(PUBLISHED, lab.settings),
+        "stm2": sized(STM2, lab.settings),
         "gpt2": base.change("backbone", {"name": "mobtk.gpt2", "options": {"depth": 1}}),
         "transformer": base.change("backbone", {"name": "mobtk.transformer", "options": {"depth": 1}}),
     }
     rows = _compare(lab, cases, baselines=True)
-    outcome = _verdict(rows, "corrected", "published", "without its faults STM3 is nearer")
+    outcome = _verdict(rows, "stm3", "stm3-published", "without its faults STM3 is nearer")
     best = min(rows, key=lambda row: row["mae"])
     outcome.verdict += f"; the smallest of all has {best['case']}, {best['mae']:.4g}"
     return outcome
