@@ -24,8 +24,10 @@ from mobtk.data.visits import find_stays
 from mobtk.generation import default_batch
 from mobtk.mappers.grid import Grid
 from mobtk.metrics.individual import dailyloc_jsd, distance_jsd, duration_jsd, profile, radius_jsd
-from mobtk.models.assemble import assemble
+from mobtk.models.assemble import assemble, assemble_forecaster
+from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
+from mobtk.plugins import registry
 from mobtk.recipe import Part, Recipe
 
 REFERENCE = Recipe(
@@ -110,6 +112,31 @@ def scan(batch: int = 16) -> dict[str, float]:
             taken = processor_seconds(partial(_there_and_back, way, inputs))
             found[f"{name}, {sequences} x {steps} x {channels}"] = u.numel() / taken / 1e6
     return found
+
+
+def forecasting(batch: int = 8) -> dict[str, float]:
+    """Core-seconds of a training step of each installed recipe that forecasts, at STM3's PEMS08 setting: 170 nodes, 96 steps
+    from 96; and of a forecast of one window.
+    """
+    found: dict[str, float] = {}
+    for entry in registry().entries("recipe"):
+        recipe = entry.load()
+        if recipe.task != "forecast":
+            continue
+        recipe = recipe.change("forecast.history", 96).change("forecast.horizon", 96)
+        model = assemble_forecaster(recipe, 7 * 288, 170, 1, torch.ones(170, 170))
+        values, slots = torch.randn(batch, 192, 170, 1), torch.zeros(batch, 192, dtype=torch.long)
+        found[f"{entry.name}, step of {batch} windows, core-s"] = processor_seconds(
+            partial(_learn, model.train(), values, slots)
+        )
+        found[f"{entry.name}, forecast, core-s"] = processor_seconds(partial(model.eval(), values[:1, :96], slots[:1]))
+    return found
+
+
+def _learn(model: Forecaster, values: Tensor, slots: Tensor) -> None:
+    with torch.inference_mode(False), torch.enable_grad():
+        torch.stack(list(model.loss(values.clone(), slots.clone()).values())).sum().backward()
+    model.zero_grad()
 
 
 def _there_and_back(scan: Callable[..., Any], inputs: list[Tensor]) -> None:

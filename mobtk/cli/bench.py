@@ -6,11 +6,15 @@ from mobtk.cli import json_option, show
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["metrics", "preparation", "tokenizer", "generation", "scan"]), default="metrics")
+@click.argument(
+    "what",
+    type=click.Choice(["metrics", "preparation", "tokenizer", "generation", "scan", "forecasting"]),
+    default="metrics",
+)
 @click.option(
     "--weeks",
     type=click.IntRange(min=2),
-    help="Of the city: 10,000, or 100 (preparation), 256 (tokenizer), 64 (generation), 16 (scan).",
+    help="Of the city: 10,000, or 100 (preparation), 256 (tokenizer), 64 (generation), 16 (scan), 8 (forecasting).",
 )
 @json_option
 def bench(what: str, weeks: int | None, as_json: bool) -> None:
@@ -18,11 +22,12 @@ def bench(what: str, weeks: int | None, as_json: bool) -> None:
 
     metrics: weeks per core-second for the four individual metrics. preparation: rows per core-second from files of
     points, 10,080 a week, beside pandas. tokenizer and generation: at M-STAR's reference
-    sizes (470 tokens a week, 4096 codes, width 256), with fresh weights. scan: that of Mamba, in every way this machine
-    has, with --weeks sequences at once.
+    sizes (470 tokens a week, 4096 codes, width 256), with fresh weights. scan: that of Mamba, in every way this
+    machine has, with --weeks sequences at once. forecasting: a training step of --weeks windows and a forecast of each
+    recipe that forecasts, 170 nodes, 96 steps from 96.
     """
     from mobtk import benchmarks
 
     measure = getattr(benchmarks, what)
     result = measure() if weeks is None else measure(weeks)
-    show(result, as_json, "\n".join(f"{key:<44}{value:>14,.1f}" for key, value in result.items()))
+    show(result, as_json, "\n".join(f"{key:<44}{value:>14,.{1 if value >= 10 else 3}f}" for key, value in result.items()))

@@ -101,9 +101,7 @@ class MultiscaleMamba(Backbone):
         if self.published and schedule.n_groups > 1:
             raise BadInput("multiscale-mamba as published looks ahead, so it reads what is known at once and nothing else")
         u, gate = self._in(x).chunk(2, dim=-1)
-        u = self._scale_convs(u.transpose(1, 2), state)
-        u = _causal(u, self.conv.weight, self.conv.bias, u.shape[1], state and state["window"])
-        u = F.silu(u).transpose(1, 2)
+        u = F.silu(self._convolved(u.transpose(1, 2), state)).transpose(1, 2)
         read = self.x_proj(u)
         dt, B, C = (read.tanh() if self.published else read).split([self.rank, self.states, self.states], dim=-1)
         omega = self.omega if self.published else self.omega.repeat_interleave(u.shape[-1] // self.scales)
@@ -120,25 +118,36 @@ class MultiscaleMamba(Backbone):
         half = self.in_proj.shape[1] // 2
         return F.linear(x, torch.cat([_whole(self.in_proj[:, :half]), _whole(self.in_proj[:, half:])]))
 
-    def _scale_convs(self, u: Float[Tensor, "B d n"], state: State | None) -> Float[Tensor, "B d n"]:
-        """The convolutions of all scales as one: the shorter kernels are filled with zeros."""
+    def _convolved(self, u: Float[Tensor, "B d n"], state: State | None) -> Float[Tensor, "B d n"]:
+        """The convolution of each scale, then Mamba's own.
+
+        One after the other where they look ahead. Else as one, which is linear in a past that is zero before the first step.
+        """
         longest = max(self.kernels)
         ahead = [(longest - k) // 2 if self.published else 0 for k in self.kernels]
-        weights = [
-            F.pad(conv.weight, (longest - k - a, a))
-            for conv, k, a in zip(self.scale_convs, self.kernels, ahead, strict=True)
-        ]
-        weight, bias = torch.cat(weights), torch.cat([c.bias for c in self.scale_convs])
+        weight = torch.cat([
+            F.pad(conv.weight, (longest - k - a, a)) for conv, k, a in zip(self.scale_convs, self.kernels, ahead, strict=True)
+        ])  # fmt: skip
+        bias = torch.cat([c.bias for c in self.scale_convs])
         if self.published:
-            return F.conv1d(u, weight, bias, padding=longest // 2, groups=self.scales)
-        return _causal(u, weight, bias, self.scales, state and state["scales"])
+            u = F.conv1d(u, weight, bias, padding=longest // 2, groups=self.scales)
+            return F.conv1d(u, self.conv.weight, self.conv.bias, padding=self.window - 1, groups=len(bias))[
+                ..., : u.shape[-1]
+            ]
+        both = F.conv1d(weight.transpose(0, 1), self.conv.weight.flip(-1), padding=self.window - 1, groups=len(bias))
+        weight, bias = both.transpose(0, 1), self.conv.bias + bias * self.conv.weight.sum((1, 2))
+        past = weight.shape[-1] - 1
+        if state is None:
+            return F.conv1d(u, weight, bias, padding=past, groups=self.scales)[..., : u.shape[-1]]
+        u = torch.cat([state["past"].to(u.dtype), u], dim=-1)
+        state["past"].copy_(u[..., u.shape[-1] - past :])
+        return F.conv1d(u, weight, bias, groups=self.scales)
 
     def new_state(self, batch: int, schedule: Schedule) -> State:
         """See :class:`~mobtk.contracts.Backbone`."""
         inner = self.D.shape[0]
         return {
-            "scales": self.D.new_zeros(batch, inner, max(self.kernels) - 1),
-            "window": self.D.new_zeros(batch, inner, self.window - 1),
+            "past": self.D.new_zeros(batch, inner, max(self.kernels) + self.window - 2),
             "h": self.D.new_zeros(batch, inner, self.states, dtype=torch.float32),
         }
 
@@ -149,15 +158,6 @@ class MultiscaleMamba(Backbone):
         features = F.normalize(outputs.mean(1).unflatten(-1, (self.scales, -1)), dim=-1)
         loss = published_contrast if self.published else intended_contrast
         return self.contrast * loss(features, experts, self.temperature, self.gamma)
-
-
-def _causal(u: Tensor, weight: Tensor, bias: Tensor, groups: int, before: Tensor | None) -> Tensor:
-    """A convolution that reads what came before, which is kept, or nothing."""
-    if before is None:
-        return F.conv1d(u, weight, bias, padding=weight.shape[-1] - 1, groups=groups)[..., : u.shape[-1]]
-    u = torch.cat([before.to(u.dtype), u], dim=-1)
-    before.copy_(u[..., u.shape[-1] - before.shape[-1] :])
-    return F.conv1d(u, weight, bias, groups=groups)
 
 
 def _whole(blocks: Float[Tensor, "Q o i"]) -> Float[Tensor, "out in"]:

@@ -52,19 +52,25 @@ class AdaptiveGraph(Mixer):
     def forward(self, x: Float[Tensor, "B L N D Q"], entity: Float[Tensor, "N S"]) -> Float[Tensor, "B L N D Q"]:
         """See :class:`~mobtk.contracts.Mixer`."""
         b, tokens, n, d, scales = x.shape
-        nodes_first = x.permute(2, 0, 1, 4, 3).reshape(n, -1)  # (N, B L Q D)
-        reached = [nodes_first, *(power @ nodes_first for power in self.powers(entity)[1:])]
-        seen = torch.cat([r.view(n, -1, d) for r in reached], -1)  # (N, B L Q, order D)
-        weights = torch.einsum("ns,skio->nkio", entity, self.pool).flatten(1, 2)
-        z = torch.baddbmm((entity @ self.bias_pool)[:, None], seen, weights)
-        z = self.norm_graph(z.view(n, b, tokens, scales, d).transpose(-1, -2)).transpose(-1, -2)  # (N, B, L, Q, D)
-        q, k, v = self.q(z), self.k(z), self.v(z)
-        scores = torch.einsum("...pd,...qd->...pq", q, k) / d**0.5
+        z = x.permute(2, 3, 4, 0, 1).reshape(n, d, scales, b * tokens)  # tokens last: all that follows runs along them
+        reached = [z.flatten(1), *(power @ z.flatten(1) for power in self.powers(entity)[1:])]
+        seen = torch.cat([r.view(n, d, -1) for r in reached], 1)  # (N, order D, Q B L)
+        weights = torch.einsum("ns,skio->noki", entity, self.pool).flatten(2)
+        z = torch.baddbmm((entity @ self.bias_pool)[..., None], weights, seen).view(n, d, scales, -1)
+        z = _normed(z, self.norm_graph)
+        q, k, v = (self._map(z, linear) for linear in (self.q, self.k, self.v))
+        scores = (q.unsqueeze(3) * k.unsqueeze(2)).sum(1) / d**0.5  # (N, Q, Q, B L)
         if self.causal:
             finer = torch.ones(scales, scales, dtype=torch.bool, device=x.device).tril(-1)
-            scores = scores.masked_fill(finer, float("-inf"))
-        mixed = z + self.out(torch.einsum("...pq,...qd->...pd", scores.softmax(-1), v))
-        return self.norm(mixed.transpose(-1, -2)).permute(1, 2, 0, 3, 4)
+            scores = scores.masked_fill(finer[..., None], float("-inf"))
+        mixed = (scores.softmax(2).unsqueeze(1) * v.unsqueeze(2)).sum(3)
+        z = _normed(z + self._map(mixed, self.out), self.norm)
+        return z.view(n, d, scales, b, tokens).permute(3, 4, 0, 1, 2)
+
+    @staticmethod
+    def _map(z: Float[Tensor, "N D Q M"], linear: nn.Linear) -> Float[Tensor, "N D Q M"]:
+        """A linear map of the second axis."""
+        return torch.baddbmm(linear.bias[:, None], linear.weight.expand(len(z), -1, -1), z.flatten(2)).view_as(z)
 
     def powers(self, entity: Float[Tensor, "N S"]) -> list[Float[Tensor, "N N"]]:
         """Chebyshev polynomials of the adjacency."""
@@ -73,3 +79,10 @@ class AdaptiveGraph(Mixer):
         while len(found) < self.order:
             found.append(2 * adjacency @ found[-1] - found[-2])
         return found[: self.order]
+
+
+def _normed(z: Float[Tensor, "N D Q M"], norm: nn.LayerNorm) -> Float[Tensor, "N D Q M"]:
+    """The layer norm over width and scales together, where these do not stand last."""
+    z = z - z.mean((1, 2), keepdim=True)
+    variance = z.square().mean((1, 2), keepdim=True)
+    return z * torch.rsqrt(variance + norm.eps) * norm.weight[..., None] + norm.bias[..., None]

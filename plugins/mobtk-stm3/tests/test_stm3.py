@@ -1,5 +1,6 @@
 """STM3 held to what was measured on its authors' code, and to what its paper means."""
 
+import mobtk_stm3.mixer as mixing
 import pytest
 import torch
 from mobtk_stm3.backbone import MultiscaleMamba
@@ -81,11 +82,10 @@ def test_one_convolution_is_that_of_each_scale(over):
         torch.testing.assert_close(tokenizer(x)[..., q], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_scales_read_coarser_ones_only():
+def test_scales_read_coarser_ones_only(monkeypatch):
     mixer = AdaptiveGraph(None, 4, 4, 6)
     entity, x = torch.randn(5, 6), torch.randn(1, 2, 5, 4, 4)
-    mixer.norm_graph = torch.nn.Identity()  # norms run over all scales at once, so they would carry any change
-    mixer.norm = torch.nn.Identity()
+    monkeypatch.setattr(mixing, "_normed", lambda z, norm: z)  # norms run over all scales, so they would carry any change
     for q in range(4):
         changed = x.clone()
         changed[..., q] += 1
@@ -93,7 +93,7 @@ def test_scales_read_coarser_ones_only():
         assert moved.tolist() == [p <= q for p in range(4)]
 
 
-def test_graph_convolution_is_that_of_agcrn():
+def test_graph_convolution_is_that_of_agcrn(monkeypatch):
     """Against the formula, written out node by node."""
     mixer = AdaptiveGraph(None, 3, 2, 4)
     entity, x = torch.randn(5, 4), torch.randn(1, 1, 5, 3, 2)
@@ -107,9 +107,18 @@ def test_graph_convolution_is_that_of_agcrn():
                 weight = torch.einsum("s,sio->io", entity[n], mixer.pool[:, k])
                 z[n, :, q] += (power[n] @ x[0, 0, :, :, q]) @ weight
     found = []
-    mixer.norm_graph.register_forward_pre_hook(lambda module, given: found.append(given[0]))
+    monkeypatch.setattr(mixing, "_normed", lambda z, norm: found.append(z) or z)
     mixer(x, entity)
-    torch.testing.assert_close(found[0][:, 0, 0], z)
+    torch.testing.assert_close(found[0][..., 0], z)
+
+
+def test_the_norm_is_that_of_torch():
+    mixer = AdaptiveGraph(None, 3, 2, 4)
+    torch.nn.init.normal_(mixer.norm.weight)
+    torch.nn.init.normal_(mixer.norm.bias)
+    z = torch.randn(5, 3, 2, 7)
+    expected = mixer.norm(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(mixing._normed(z, mixer.norm), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_step_bias_moves_its_scale_only():
@@ -122,6 +131,18 @@ def test_a_step_bias_moves_its_scale_only():
     backbone.omega.data[2] += 1
     moved = (backbone(x, one) - before).abs().sum((0, 1)) > 1e-7
     assert moved.tolist() == [8 <= i < 12 for i in range(16)]
+
+
+def test_one_convolution_is_those_of_the_scales_then_that_of_mamba():
+    """Away from the first steps, before which the past is zero."""
+    backbone = MultiscaleMamba(16, scales=4)
+    u = torch.randn(2, 32, 30)
+    parts = [
+        conv(F.pad(part, (k - 1, 0)))
+        for conv, k, part in zip(backbone.scale_convs, backbone.kernels, u.chunk(4, 1), strict=True)
+    ]
+    expected = backbone.conv(torch.cat(parts, 1))[..., 6:]
+    torch.testing.assert_close(backbone._convolved(u, None)[..., 9:], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_published_looks_ahead_and_says_so():
