@@ -200,3 +200,26 @@ def test_no_permission_is_told(tmp_path):
     done = _run("data", "city", "-o", tmp_path / "c", "--weeks", "8")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "cannot write" in done.stderr
+
+
+def test_doctor_names_the_scan_and_the_plugins():
+    found = json.loads(_run("doctor", "--json").stdout)
+    assert found["selective scan"] in ("mamba_ssm", "fused", "torch")
+    assert found["problems"] == []
+    assert "mobtk" in found["plugins"]
+
+
+def test_doctor_and_a_broken_plugin(tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    done = _run("--plugin", tmp_path / "broken.py", "doctor")
+    assert done.returncode in (1, 2)
+    assert "nothing_of_this_name" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["scan", "forecasting"])
+def test_bench_measures(what):
+    found = json.loads(_run("bench", what, "--weeks", 2, "--json").stdout)
+    assert found
+    assert all(value > 0 for value in found.values())
