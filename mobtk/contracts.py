@@ -204,10 +204,12 @@ class Backbone(nn.Module, ABC):
     def new_state(self, batch: int, schedule: Schedule) -> State:
         """Room for a generation of ``batch`` sequences, allocated once for the whole schedule."""
 
-    def mixture_loss(self, outputs: Float[Tensor, "M n D"], experts: Int[Tensor, "M"]) -> Float[Tensor, ""] | None:
+    def mixture_loss(
+        self, outputs: Float[Tensor, "M n D"], experts: Int[Tensor, "M"], n_experts: int
+    ) -> Float[Tensor, ""] | None:
         """What experts of this kind ask of their outputs, while training as a mixture; ``None`` where they ask nothing.
 
-        ``experts`` says which one made each output (the best, where several did).
+        ``experts`` says which of the ``n_experts`` made each output (the best, where several did).
         """
         return None
 

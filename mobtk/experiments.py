@@ -27,7 +27,7 @@ from mobtk.forecasting import evaluate_forecaster
 from mobtk.generation import generate, read_generated
 from mobtk.plugins import registry
 from mobtk.recipe import PARTS_OF_TASK, Recipe
-from mobtk.runs import Run, environment
+from mobtk.runs import Run, environment, identity
 from mobtk.storage import PathLike, to_json, write_text
 from mobtk.training import train
 
@@ -79,6 +79,9 @@ class Lab:
         seeds: of trainings.
         data: a dataset; the built-in city if not given.
         device: ``auto``, ``cpu`` or ``cuda``.
+
+    Attributes:
+        used: the data of the last run.
     """
 
     folder: Path
@@ -88,6 +91,7 @@ class Lab:
     device: str = "auto"
     _dataset: Dataset | None = field(default=None, repr=False)
     _field: Field | None = field(default=None, repr=False)
+    used: Dataset | Field | None = field(default=None, repr=False)
 
     def dataset(self) -> Dataset:
         """What generators learn and are judged by."""
@@ -105,10 +109,6 @@ class Lab:
                 most = self.settings["nodes"]
                 self._field = make_field(self.city().path, here, most=most, graph="nearest", neighbours=min(8, most - 1))
         return self._field
-
-    def used(self) -> Dataset | Field:
-        """Whichever of the two was asked for; sequences, if neither was."""
-        return self._field if self._field is not None else self.dataset()
 
     def city(self, mapper: str = "grid", **options: Any) -> Dataset:
         """The built-in city on some mapper, made once."""
@@ -128,7 +128,7 @@ class Lab:
         """
         recipe = recipe.change("training.seed", seed)
         path = self.folder / f"{name}-{seed}"
-        data = data or (self.field() if recipe.task == "forecast" else self.dataset())
+        self.used = data = data or (self.field() if recipe.task == "forecast" else self.dataset())
         if not path.exists():
             Run.create(path, recipe, data)
         run = Run(path)
@@ -137,7 +137,7 @@ class Lab:
             fresh[kind]["name"] = registry().find(kind, fresh[kind]["name"]).full_name
         if msgspec.to_builtins(run.recipe) | {"mapper": None} != fresh:
             raise BadInput(f"{path} holds a run of another recipe; give the experiment another folder with -o")
-        if run.data["sha256"] != data.info.sha256:
+        if any(run.data[key] != value for key, value in identity(data).items()):
             raise BadInput(f"{path} holds a run for other data; give the experiment another folder with -o")
         begun = (path / "state" / "state.safetensors").exists()
         return train(run, resume=begun, until=until, device=self.device)
@@ -203,7 +203,7 @@ def run_experiment(
     lab = Lab(folder, experiment.sizes[size], seeds, data, device)
     started = time.perf_counter()
     outcome = experiment.answer(lab)
-    data_used = lab.used()
+    data_used = lab.used or lab.dataset()
     rows = data_used.info.split if isinstance(data_used, Dataset) else list(data_used.info.cuts)
     result = {
         "experiment": full_name,

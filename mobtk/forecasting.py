@@ -16,9 +16,9 @@ from mobtk.data.field import Field
 from mobtk.errors import BadInput
 from mobtk.lessons import Windows
 from mobtk.metrics.cards import CARDS
-from mobtk.metrics.forecast import METRICS, ForecastErrors
+from mobtk.metrics.forecast import METRICS, PUBLISHED_BATCH, ForecastErrors, PublishedErrors
 from mobtk.models.forecaster import Forecaster
-from mobtk.models.scaling import measure
+from mobtk.models.scaling import measure, slots
 from mobtk.recipe import Forecast
 from mobtk.runs import Run, find_device, open_run
 from mobtk.storage import PathLike
@@ -33,6 +33,7 @@ def evaluate_forecaster(
     data: PathLike | None = None,
     split: str = "test",
     baselines: bool = True,
+    published: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Score the forecasts of a run over all windows of a split, beside baselines. ``mobtk evaluate`` does the same.
@@ -42,6 +43,7 @@ def evaluate_forecaster(
         data: another field of the same nodes, channels and step.
         split: whose steps are foretold.
         baselines: also score the baselines.
+        published: errors as the authors' code of STM3 computes them: see :class:`mobtk.metrics.forecast.PublishedErrors`.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
@@ -60,8 +62,9 @@ def evaluate_forecaster(
     if baselines:
         sources |= fit_forecasts(field, settings.history, settings.horizon)
     std = measure(field, Forecast()).std.double().numpy()
-    found = {name: ForecastErrors(settings.horizon, std) for name in sources}
-    parts = np.array_split(starts, -(-len(starts) // BATCH))
+    kind, batch = (PublishedErrors, PUBLISHED_BATCH) if published else (ForecastErrors, BATCH)
+    found = {name: kind(settings.horizon, std) for name in sources}
+    parts = [starts[i : i + batch] for i in range(0, len(starts), batch)]
     for part in tqdm(parts, desc="evaluate", unit="batch", leave=False, disable=None):
         truth = field.values[part[:, None] + settings.history + np.arange(settings.horizon)]
         for name, source in sources.items():
@@ -76,10 +79,11 @@ def evaluate_forecaster(
         "dataset": {"path": str(field.path), "name": field.info.name, "fingerprint": field.fingerprint},
         "scores": {name: errors.scores() for name, errors in found.items()},
         "by_step": {name: errors.by_step() for name, errors in found.items()},
+        "published": published,
         "cards": {name: msgspec.to_builtins(CARDS[name]) for name in METRICS},
         "mobtk": __version__,
     }
-    run.write_result("forecast", result)
+    run.write_result("forecast-published" if published else "forecast", result)
     return result
 
 
@@ -134,12 +138,11 @@ def forecast(
     first = _step(field, at, history, horizon)
     model = run.forecaster()
     where = find_device(device)
-    longer = Windows(field, history, horizon, settings.season)
     steps = np.arange(first - history, first + horizon)
     inside = steps < len(field)
     values = np.full((len(steps), *field.info.shape[1:]), np.nan, np.float32)
     values[inside] = field.values[steps[inside]]
-    slots_of = _slots(longer, steps, field, settings.season)
+    slots_of = slots(field, settings.season, steps)[0]
     with torch.inference_mode():
         out = model.to(where)(
             torch.from_numpy(values[None, :history]).to(where), torch.from_numpy(slots_of[None]).to(where)
@@ -162,36 +165,30 @@ def forecast(
     ).reset_index()
 
 
-def _slots(windows: Windows, steps: NDArray[np.int64], field: Field, season: str) -> NDArray[np.int64]:
-    """The place in the season of steps that may lie beyond the end of the field."""
-    period = {"none": 1, "day": field.steps_per_day, "week": 7 * field.steps_per_day}[season]
-    within = np.where(steps < len(field), steps, steps - -(-(steps - len(field) + 1) // period) * period)
-    return windows.slots[within]
-
-
 def _step(field: Field, at: str | None, history: int, horizon: int) -> int:
     """The step of the first moment that is foretold."""
-    if at is None:
-        return len(field) - horizon
-    if at == "end":
-        return len(field)
-    try:
-        moment = pd.Timestamp(at)
-    except ValueError:
-        raise BadInput(f"--at {at} is no moment; try 2012-03-06T08:00, or end") from None
-    times = field.times()
-    step, rest = divmod(moment - times[0], pd.Timedelta(field.info.step))
+    times, length = field.times(), pd.Timedelta(field.info.step)
+    step, rest = len(field) if at == "end" else len(field) - horizon, pd.Timedelta(0)
+    if at not in (None, "end"):
+        try:
+            moment = pd.Timestamp(at)
+        except ValueError:
+            raise BadInput(f"--at {at} is no moment; try 2012-03-06T08:00, or end") from None
+        step, rest = divmod(moment.tz_localize(None) - times[0], length)
+    if len(field) < history:
+        raise BadInput(f"field {field.path} has {len(field)} steps, fewer than the {history} that a forecast reads")
     if rest or not history <= step <= len(field):
+        begin = times[0] + step * length if at in (None, "end") else at
         raise BadInput(
-            f"--at {at} is not one of the steps of {field.info.step} from {times[min(history, len(times) - 1)]} to "
-            f"{times[-1] + pd.Timedelta(field.info.step)} that have {history} steps before them"
+            f"the forecast would begin at {begin}, which is not one of the steps of {field.info.step} from "
+            f"{times[0] + history * length} to {times[-1] + length} that have {history} steps before them"
         )
     return int(step)
 
 
 @torch.inference_mode()
 def _forecast(model: Forecaster, windows: Windows, starts: NDArray[np.int64], where: torch.device) -> NDArray[np.float32]:
-    values, slots = windows[starts]
+    values, at = windows[starts]
     history = values[:, : windows.length - model.horizon]
-    out: NDArray[np.float32] = model(history.to(where), slots.to(where)).cpu().numpy()
+    out: NDArray[np.float32] = model(history.to(where), at.to(where)).cpu().numpy()
     return out

@@ -167,7 +167,11 @@ class ForecasterLessons(Lessons):
                 total += self.model.loss(values, at)["error"].item() * weight
                 known += weight
                 now = now or self.model.served()
-            error = total / max(known, 1)
+            if not known:
+                raise BadInput(
+                    f"the validation split of field {self.windows.field.path} holds no value; give it other --shares"
+                )
+            error = total / known
             report = {"valid_loss": error}
             if now and served:
                 changes = [float((a != b).float().mean()) for a, b in zip(now, served, strict=True)]

@@ -195,7 +195,14 @@ class Recipe(Struct, forbid_unknown_fields=True):
             tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise BadInput(f"{origin} is not valid TOML: {error}") from None
-        return _convert(tree, origin)
+        found = _convert(tree, origin)
+        for other in OTHER_TASK[found.task]:
+            node: Any = tree
+            for step in other.split("."):
+                node = node.get(step) if isinstance(node, dict) else None
+            if node is not None:
+                raise BadInput(f"{origin}: setting {other!r} is not of its task, which is to {found.task}")
+        return found
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recipe":

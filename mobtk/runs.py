@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from mobtk._version import __version__
 from mobtk.contracts import SpatialMapper
 from mobtk.data.city import prepare_city
-from mobtk.data.dataset import Dataset
+from mobtk.data.dataset import Dataset, Info
 from mobtk.data.field import Field, open_dataset
 from mobtk.data.fields import make_field
 from mobtk.errors import BadInput
@@ -39,7 +39,7 @@ from mobtk.storage import PathLike, new_file, new_folder, to_json, write_text
 
 DATA = {
     "generate": {"name", "dataset", "step", "steps", "steps_per_day", "trait_sizes", "mapper", "sha256"},
-    "forecast": {"name", "dataset", "step", "nodes", "channels", "sha256", "graph_sha256"},
+    "forecast": {"name", "dataset", "step", "start", "cuts", "nodes", "channels", "sha256", "graph_sha256"},
 }
 """What ``data.json`` says of the data a run is for."""
 
@@ -101,7 +101,7 @@ class Run:
         """
         open_run(self, "forecast")
         field = Field(path or self.path / self.data["dataset"])
-        if path is None and (field.info.sha256, field.info.graph_sha256) != (self.data["sha256"], self.data["graph_sha256"]):
+        if path is None and any(value != self.data[key] for key, value in identity(field).items()):
             raise BadInput(f"field {field.path} was made again since run {self.path} was built for it; build the run again")
         have = (field.nodes["name"].astype(str).tolist(), list(field.info.channels), field.info.step)
         for what, a, b in zip(("nodes", "channels", "steps"), have, [self.data[k] for k in ("nodes", "channels", "step")],
@@ -212,7 +212,8 @@ def _fitted(recipe: Recipe, dataset: Dataset | Field) -> tuple[Generator | Forec
 
 def _fitted_forecaster(recipe: Recipe, field: Field, fit: bool = True) -> tuple[Forecaster, dict[str, Any]]:
     settings, graph = recipe.forecast, field.graph()
-    field.windows("train", settings.history, settings.horizon)  # long enough, or it says so
+    for split in ("train", "valid"):  # long enough, or it says so
+        field.windows(split, settings.history, settings.horizon)
     _, nodes, channels = field.info.shape
     _, places = slots(field, settings.season)
     model = assemble_forecaster(recipe, places, nodes, channels, None if graph is None else torch.from_numpy(graph))
@@ -221,9 +222,16 @@ def _fitted_forecaster(recipe: Recipe, field: Field, fit: bool = True) -> tuple[
     return model, {
         "nodes": field.nodes["name"].astype(str).tolist(),
         "channels": list(field.info.channels),
-        "sha256": field.info.sha256,
-        "graph_sha256": field.info.graph_sha256,
+        **identity(field),
     }
+
+
+def identity(data: Dataset | Field) -> dict[str, Any]:
+    """What must not change of data that a model was trained on; of a field where its splits end, too."""
+    info = data.info
+    if isinstance(info, Info):
+        return {"sha256": info.sha256}
+    return {"sha256": info.sha256, "graph_sha256": info.graph_sha256, "start": info.start, "cuts": list(info.cuts)}
 
 
 def _describe(spec: Mapping[str, Any]) -> str:

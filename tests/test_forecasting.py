@@ -1,6 +1,7 @@
 """Forecasting from end to end: known answers for scales, metrics and baselines; training, resuming, forecasting."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from mobtk.data.field import Field, FieldInfo
 from mobtk.errors import BadInput
 from mobtk.forecasting import evaluate_forecaster, forecast, table
 from mobtk.metrics.cards import CARDS
-from mobtk.metrics.forecast import METRICS, ForecastErrors
+from mobtk.metrics.forecast import METRICS, ForecastErrors, PublishedErrors
 from mobtk.models.scaling import measure, slots
 from mobtk.recipe import Forecast, Recipe
 
@@ -133,6 +134,17 @@ def test_known_errors():
     assert errors.by_step()["wmape"] == pytest.approx([0.4, 0.2])
 
 
+def test_known_errors_as_published():
+    """Two batches: at a step the mean of their roots, by size; MAPE of what is above 0, divided by the truth plus .001."""
+    errors = PublishedErrors(1, np.ones((1, 1)))
+    errors.add(np.full((1, 1, 1, 1), 10.0), np.full((1, 1, 1, 1), 12.0))
+    errors.add(np.full((3, 1, 1, 1), -5.0), np.full((3, 1, 1, 1), -5.0 + 4.0))
+    found = errors.scores()
+    assert found["rmse"] == pytest.approx((2 + 3 * 4) / 4)
+    assert found["mape"] == pytest.approx(2 / 10.001)
+    assert found["mae"] == pytest.approx((2 + 3 * 4) / 4)
+
+
 def test_errors_do_not_hang_on_the_batches():
     rng = np.random.default_rng(0)
     truth, guess = rng.normal(size=(2, 30, 4, 3, 1))
@@ -181,6 +193,16 @@ def test_baselines_know_nothing_of_the_test_split(tmp_path):
     starts = a.windows("test", 24, 6)[:1]
     for name, guess in fit_forecasts(a, 24, 6).items():
         np.testing.assert_allclose(guess(starts), fit_forecasts(b, 24, 6)[name](starts), err_msg=name)
+
+
+def test_ridge_learns_from_windows_with_gaps(tmp_path):
+    """A tenth of the values is missing, so hardly any window of twelve steps is whole; the wave is foretold all the same."""
+    values = _days(days=20, noise=0)
+    values[np.random.default_rng(0).random(values.shape) < 0.1] = np.nan
+    field = _field(tmp_path / "field", values)
+    starts = field.windows("test", 48, 12)
+    error = fit_forecasts(field, 48, 12)["ridge"](starts) - _days(days=20, noise=0)[starts[:, None] + 48 + np.arange(12)]
+    assert np.abs(error).mean() < 0.1 * np.abs(_days(noise=0) - _days(noise=0).mean(0)).mean()
 
 
 def test_baselines_live_with_gaps(tmp_path):
@@ -265,6 +287,7 @@ def test_the_future_has_the_seasons_of_the_past(field, tmp_path, season):
         ({"at": "2024-01-01T05:00"}, "is not one of the steps of 1h from 2024-01-02 00:00:00 to"),
         ({"at": "2024-01-05T00:30"}, "is not one of the steps"),
         ({"at": "soon"}, "--at soon is no moment"),
+        ({"at": "2024-01-01T05:00Z"}, "is not one of the steps"),
         ({"nodes": ["n9"]}, "has no node 'n9'; it has n0, n1, n2"),
     ],
 )
@@ -279,6 +302,45 @@ def test_another_field_must_fit(run, tmp_path):
     wrong = _field(tmp_path / "wrong", _days(nodes=2))
     with pytest.raises(BadInput, match="has other nodes than the model"):
         evaluate_forecaster(run, data=wrong.path)
+
+
+def test_a_field_that_is_cut_otherwise_is_not_the_one_it_learned_from(tmp_path):
+    values = _days()
+    field = _field(tmp_path / "field", values)
+    run = mobtk.build("forecaster", tmp_path / "run", data=field.path, changes=SMALL)
+    shutil.rmtree(field.path)
+    _field(tmp_path / "field", values, cuts=(100, 150, 288))
+    with pytest.raises(BadInput, match="was made again since run"):
+        evaluate_forecaster(run)
+
+
+def test_a_field_shorter_than_what_a_forecast_reads(run, tmp_path):
+    short = _field(tmp_path / "short", _days()[:20], cuts=(10, 15, 20))
+    for at in (None, "end"):
+        with pytest.raises(BadInput, match="has 20 steps, fewer than the 24 that a forecast reads"):
+            forecast(run, at=at, data=short.path)
+    longer = _field(tmp_path / "longer", _days()[:26], cuts=(10, 15, 26))
+    with pytest.raises(BadInput, match="have 24 steps before them"):
+        forecast(run, data=longer.path)
+
+
+def test_the_weeks_of_a_short_field_go_on(tmp_path):
+    """Five days from a Monday: what follows is Saturday's place in the week, though there is no Saturday in it."""
+    field = _field(tmp_path / "field", _days(days=5))
+    assert slots(field, "week", np.array([120]))[0].tolist() == [5 * 24]
+
+
+def test_a_validation_split_without_values_is_told(tmp_path):
+    values = _days()
+    values[172:230] = np.nan
+    run = mobtk.build("forecaster", tmp_path / "run", data=_field(tmp_path / "field", values).path, changes=SMALL)
+    with pytest.raises(BadInput, match="the validation split of field .* holds no value"):
+        mobtk.train(run)
+
+
+def test_a_recipe_of_one_task_refuses_settings_of_the_other():
+    with pytest.raises(BadInput, match="setting 'training.privacy' is not of its task, which is to forecast"):
+        Recipe.loads('task = "forecast"\n[training.privacy]\nepsilon = 1.0')
 
 
 def test_tasks_are_not_mixed_up(run, trained, city, field, tmp_path):

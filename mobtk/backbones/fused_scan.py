@@ -31,6 +31,14 @@ def fused_scan(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mobtk.backbones.selective_scan.selective_scan`; float32 on the processor only."""
     tensors = (u, delta, A, B, C, h, skip, gate)
+    (batch, steps, channels), states = u.shape, A.shape[-1]
+    narrow, like_u = (batch, steps, states), (batch, steps, channels)
+    wanted = (like_u, like_u, (channels, states), narrow, narrow, (batch, channels, states), (channels,), like_u)
+    for tensor, shape in zip(tensors, wanted, strict=True):  # the kernel would read beyond its end
+        if tensor is not None and (tensor.shape != shape or tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
+            raise ValueError(
+                f"a scan got {tensor.dtype} {tuple(tensor.shape)} where it wants float32 {shape} in main memory"
+            )
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     y, last = _FusedScan.apply(keep, *tensors)
     return y, last
@@ -121,7 +129,7 @@ class _FusedScan(torch.autograd.Function):
         u, delta, A, B, C, skip, gate, kept = ctx.saved_tensors
         dy, dlast = dy.contiguous(), dlast.contiguous()
         du, ddelta, dh = (torch.empty_like(x) for x in (u, delta, dlast))
-        dA, dB, dC = (torch.zeros(x.shape) for x in (A, B, C))
+        dA, dB, dC = (x.new_zeros(x.shape) for x in (A, B, C))
         dskip = None if skip is None else torch.zeros_like(skip)
         dgate = None if gate is None else torch.empty_like(u)
         read = [_at(t) for t in (u, delta, A, B, C, skip, gate)]
@@ -136,10 +144,11 @@ def _at(tensor: Tensor | None) -> int | None:
 
 def _rows(*tensors: Tensor | None) -> tuple[tuple[Tensor | None, ...], int]:
     """Tensors whose rows are equally far apart, and how far: as they are, where they are parts of something wider."""
-    strides = {None if t is None else t.stride() for t in tensors}
-    if None in strides:
+    given = [t for t in tensors if t is not None]
+    if not given:
         return tensors, 0
-    first = next(iter(strides))
-    if len(strides) > 1 or first is None or first[2] != 1 or first[0] != first[1] * tensors[0].shape[1]:  # type: ignore[union-attr]
-        tensors = tuple(None if t is None else t.contiguous() for t in tensors)
-    return tensors, tensors[0].stride(1)  # type: ignore[union-attr]
+    strides, (_, steps, width) = {t.stride() for t in given}, given[0].shape
+    batch, row, element = given[0].stride()
+    if len(strides) == 1 and element == 1 and row >= width and batch == row * steps:
+        return tensors, row
+    return tuple(None if t is None else t.contiguous() for t in tensors), width

@@ -92,7 +92,7 @@ def torch_scan(
 def _mamba_ssm_scan(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor, skip: Tensor | None, gate: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The CUDA kernel of the authors of Mamba, which has channels before steps."""
+    """The CUDA kernel of the authors of Mamba, which has channels before steps and no gradient to the last state."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     turned = [None if x is None else x.transpose(1, 2).contiguous() for x in (u, delta, B, C, gate)]

@@ -29,40 +29,51 @@ def fit_forecasts(field: Field, history: int, horizon: int) -> dict[str, Forecas
     return {
         "last value": _last_value(field, history, horizon),
         "historical average": _average(field, history, horizon, season),
-        "seasonal naive": _seasonal(field, history, horizon, day * (7 if season == "week" else 1)),
+        "seasonal naive": _seasonal(field, history, horizon, season),
         "ridge": _ridge(field, history, horizon),
     }
 
 
-def _means(field: Field, season: str) -> NDArray[np.float64]:
-    """``(T, N, C)`` mean of the training split at the place of each step in the season, one after the other."""
-    found: NDArray[np.float64] = measure(field, Forecast(season=season)).mean.double().numpy()[slots(field, season)[0]]
-    return found
+class _Means:
+    """Means of the training split at each place of a season, by step."""
+
+    def __init__(self, field: Field, season: str) -> None:
+        self.slots = slots(field, season)[0]
+        self.means: NDArray[np.float64] = measure(field, Forecast(season=season)).mean.double().numpy()
+
+    def __getitem__(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        return self.means[self.slots[steps]]
 
 
-def _filled(field: Field, history: int, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+class _Histories:
     """``(B, T, N, C)`` histories; what is missing is the value before it, or the mean of the training split."""
-    values = field.values[starts[:, None] + np.arange(history)].astype(np.float64)
-    if not np.isnan(values).any():
-        return values
-    steps = np.arange(history)[None, :, None, None]
-    latest = np.maximum.accumulate(np.where(np.isnan(values), -1, steps), axis=1)
-    found = np.take_along_axis(values, np.maximum(latest, 0), axis=1)
-    return np.where(latest >= 0, found, _means(field, "none")[0])
+
+    def __init__(self, field: Field, history: int) -> None:
+        self.field, self.history, self.means = field, history, _Means(field, "none").means[0]
+
+    def __getitem__(self, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        values = self.field.values[starts[:, None] + np.arange(self.history)].astype(np.float64)
+        if not np.isnan(values).any():
+            return values
+        steps = np.arange(self.history)[None, :, None, None]
+        latest = np.maximum.accumulate(np.where(np.isnan(values), -1, steps), axis=1)
+        found = np.take_along_axis(values, np.maximum(latest, 0), axis=1)
+        return np.where(latest >= 0, found, self.means)
 
 
 def _last_value(field: Field, history: int, horizon: int) -> Forecasts:
-    return lambda starts: np.repeat(_filled(field, history, starts)[:, -1:], horizon, axis=1)
+    histories = _Histories(field, history)
+    return lambda starts: np.repeat(histories[starts][:, -1:], horizon, axis=1)
 
 
 def _average(field: Field, history: int, horizon: int, season: str) -> Forecasts:
-    means = _means(field, season)
+    means = _Means(field, season)
     return lambda starts: means[starts[:, None] + history + np.arange(horizon)]
 
 
-def _seasonal(field: Field, history: int, horizon: int, period: int) -> Forecasts:
+def _seasonal(field: Field, history: int, horizon: int, season: str) -> Forecasts:
     """What was measured at the same place of the last season that is over; the historical average where nothing was."""
-    means = _means(field, "day")
+    means, period = _Means(field, season), field.steps_per_day * (7 if season == "week" else 1)
 
     def forecast(starts: NDArray[np.int64]) -> NDArray[np.float64]:
         now = starts[:, None] + history
@@ -81,13 +92,14 @@ def _ridge(field: Field, history: int, horizon: int) -> Forecasts:
     As NLinear (Zeng et al. 2023, https://arxiv.org/abs/2205.13504) in closed form.
     """
     std = measure(field, Forecast()).std.double().numpy()
+    histories = _Histories(field, history)
 
     def pairs(starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        x = _filled(field, history, starts) / std
+        x = histories[starts] / std
         y = field.values[starts[:, None] + history + np.arange(horizon)] / std
         x, y = x - x[:, -1:], y - x[:, -1:]
         x, y = (a.transpose(0, 2, 3, 1).reshape(-1, a.shape[1]) for a in (x, y))
-        known = ~np.isnan(y).any(1)
+        known = ~np.isnan(y).all(1)
         return x[known], y[known]
 
     def some(split: str, most: int) -> list[NDArray[np.int64]]:
@@ -95,19 +107,29 @@ def _ridge(field: Field, history: int, horizon: int) -> Forecasts:
         starts = starts[np.linspace(0, len(starts) - 1, min(most, len(starts))).astype(np.int64)]
         return np.array_split(starts, -(-len(starts) // 64))
 
-    xx, xy = np.zeros((history, history)), np.zeros((history, horizon))
+    gaps = bool(np.isnan(field.values[: field.split("train")[1]]).any())
+    xx = np.zeros((horizon if gaps else 1, history, history))  # of each step by itself, where its gaps are its own
+    xy = np.zeros((history, horizon))
     for part in some("train", MOST_LEARNED):
         x, y = pairs(part)
-        xx += x.T @ x
-        xy += x.T @ y
-    size = max(np.trace(xx) / history, 1e-12)
-    fits = [np.linalg.solve(xx + p * size * np.eye(history), xy) for p in PENALTIES]
+        xy += x.T @ np.nan_to_num(y)
+        if not gaps:
+            xx[0] += x.T @ x
+            continue
+        for step in range(horizon):
+            seen = x[~np.isnan(y[:, step])]
+            xx[step] += seen.T @ seen
+    size = np.maximum(np.trace(xx, axis1=1, axis2=2) / history, 1e-12)[:, None, None]
+    fits = []
+    for penalty in PENALTIES:
+        held = xx + penalty * size * np.eye(history)
+        fits.append(np.linalg.solve(held, xy.T[..., None])[..., 0].T if gaps else np.linalg.solve(held[0], xy))
     valid = [pairs(part) for part in some("valid", 256)]
-    errors = [sum(float(np.abs(x @ w - y).sum()) for x, y in valid) for w in fits]
+    errors = [sum(float(np.nansum(np.abs(x @ w - y))) for x, y in valid) for w in fits]
     best = fits[int(np.argmin(errors))]
 
     def forecast(starts: NDArray[np.int64]) -> NDArray[np.float64]:
-        x = _filled(field, history, starts)
+        x = histories[starts]
         last = x[:, -1:]
         return np.einsum("btnc,th->bhnc", (x - last) / std, best, optimize=True) * std + last
 

@@ -201,6 +201,9 @@ def city(
 @click.option("--rows", type=int, default=3_000_000, show_default=True, help="How many rows to read.")
 @click.option("-o", "--out", metavar="FILE.html", help="Write a page with a map and histograms, too.")
 @click.option("--field", "is_field", is_flag=True, help="The file holds values over time and place, not points.")
+@click.option(
+    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="With --field: options of data field, as step=5min."
+)
 @force_option
 @json_option
 def check(
@@ -209,6 +212,7 @@ def check(
     rows: int,
     out: str | None,
     is_field: bool,
+    pairs: tuple[str, ...],
     replace: bool,
     as_json: bool,
     **reading: Any,
@@ -219,7 +223,7 @@ def check(
     from mobtk.data.formats import Reading
 
     if is_field or holds_field(files[0]):
-        check_field(files, as_json)
+        check_field(files, settings(pairs), as_json)
         return
     _check_page(out, replace)
     report, points = look(list(files), reading=Reading(**reading), timezone=timezone, rows=rows)

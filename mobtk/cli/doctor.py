@@ -13,16 +13,21 @@ def doctor(as_json: bool) -> None:
 
     from mobtk.backbones.selective_scan import implementation
     from mobtk.cli.plugins import problems
+    from mobtk.errors import BadInput
     from mobtk.runs import environment, find_device, use_bfloat16
 
-    device = find_device("auto")
-    found = problems()
+    device, found = find_device("auto"), problems()
+    try:
+        scan = implementation(device)
+    except BadInput as error:
+        scan = "none"
+        found.append({"what": "selective scan", "problem": str(error)})
     result = {
         **environment(),
         "device": str(device),
         "threads": torch.get_num_threads(),
         "precision auto": "bfloat16" if use_bfloat16("auto", device) else "float32",
-        "selective scan": implementation(device),
+        "selective scan": scan,
         "problems": found,
     }
     lines = [f"{key:<16}{value}" for key, value in result.items() if key not in ("packages", "plugins", "problems")]

@@ -49,12 +49,15 @@ def evaluate(
     if Run(run).recipe.task == "forecast":
         from mobtk import forecasting
 
-        result = forecasting.evaluate_forecaster(run, data=data, split=split, baselines=baselines)
+        try:
+            ahead = [int(step) for step in steps.split(",")] if steps else None
+        except ValueError:
+            raise click.BadParameter(f"--steps wants numbers with commas between, not {steps!r}") from None
+        result = forecasting.evaluate_forecaster(run, data=data, split=split, baselines=baselines, published=published)
         text = (
             f"{result['n']:,} windows of split {split!r}: {result['horizon']} steps of {result['step']} ahead, from "
             f"{result['history']}\n"
         )
-        ahead = [int(step) for step in steps.split(",")] if steps else None
         show(result, as_json, text + forecasting.table(result, ahead))
         return
     if task == "next-place":

@@ -66,6 +66,10 @@ def show_field(made: "Field", as_json: bool) -> None:
     from mobtk.data.field import card
 
     told = card(made)
+    show(told, as_json, _text(told))
+
+
+def _text(told: dict[str, Any]) -> str:
     edges = "no graph" if told["edges"] is None else f"{told['edges']:,} edges"
     parts = ", ".join(f"{n:,} {name}" for name, n in told["split"].items())
     text = (
@@ -76,20 +80,23 @@ def show_field(made: "Field", as_json: bool) -> None:
         f"channels {', '.join(told['channels'])}\n"
         f"made by mobtk {told['mobtk']} of {', '.join(told['sources'])}\nfingerprint {told['fingerprint']}"
     )
-    show(told, as_json, "\n".join([text, *told["notes"]]))
+    return "\n".join([text, *told["notes"]])
 
 
-def check_field(files: tuple[str, ...], as_json: bool) -> None:
-    """Read a field, or what would be one by default, and tell what is odd about it."""
+def check_field(files: tuple[str, ...], options: dict[str, Any], as_json: bool) -> None:
+    """Read a field, or what would be one with these options of ``mobtk data field``, and tell what is odd about it."""
     import tempfile
     from pathlib import Path
 
-    from mobtk.data.field import Field, is_field
+    from mobtk.data.field import Field, card, is_field
     from mobtk.data.fields import make_field
+    from mobtk.options import call
+    from mobtk.storage import to_json
 
+    cards, texts = [], []
     for file in files:
-        if is_field(file):
-            show_field(Field(file), as_json)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                show_field(make_field(file, Path(folder) / Path(file).stem), as_json)
+        with tempfile.TemporaryDirectory() as folder:
+            made = Field(file) if is_field(file) else call("a field", make_field, (file, Path(folder) / "field"), options)
+            cards.append({**card(made), "path": file})
+            texts.append(_text(cards[-1]))
+    click.echo(to_json(cards[0] if len(cards) == 1 else cards) if as_json else "\n\n".join(texts))

@@ -38,7 +38,7 @@ def forecast(
             if not file.endswith(endings):
                 raise BadInput(f"{file} is none of {', '.join(endings)}; give it such an ending")
             check_new_file(file, replace)
-    table = foretell(run, at=at, nodes=nodes.split(",") if nodes else None, data=data)
+    table = foretell(run, at=at, nodes=[n.strip() for n in nodes.split(",")] if nodes else None, data=data)
     future = table[table["forecast"].notna()]
     if out is not None:
         with new_file(out) as draft:

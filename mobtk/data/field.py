@@ -117,9 +117,9 @@ class Field:
         """Local time of each step."""
         return pd.date_range(self.info.start, periods=len(self), freq=self.info.step)
 
-    def clock(self) -> NDArray[np.int64]:
-        """``(T, 2)``: the step of the day and the day of the week (Monday is 0) of each step."""
-        times = self.times()
+    def clock(self, steps: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """``(T, 2)``: the step of the day and the day of the week (Monday is 0) of each step, or of others beyond them."""
+        times = self.times() if steps is None else pd.DatetimeIndex(self.times()[0] + steps * pd.Timedelta(self.info.step))
         of_day = (times - times.normalize()) // pd.Timedelta(self.info.step)
         return np.column_stack([np.asarray(of_day) % self.steps_per_day, times.day_of_week]).astype(np.int64)
 
@@ -229,7 +229,7 @@ def cut(steps: int, shares: Sequence[float], cuts: Sequence[int] | None = None) 
         BadInput: they are not three, in order, within the field.
     """
     if cuts is None:
-        if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        if len(shares) != 3 or not min(shares) >= 0 or not abs(sum(shares) - 1) <= 1e-6:
             raise BadInput(f"shares {tuple(shares)} are not three parts of 1, such as 0.6,0.2,0.2")
         a, b = (round(steps * part) for part in (shares[0], shares[0] + shares[1]))
         return a, b, steps

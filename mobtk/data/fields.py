@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,7 @@ class Raw(Struct):
         arrays: other arrays of the file, among which there may be a graph.
         step: where the file says so without times.
         start: the same.
+        selects: whether channels are still to be chosen.
     """
 
     values: Any
@@ -47,6 +49,7 @@ class Raw(Struct):
     arrays: dict[str, Any] = {}
     step: str | None = None
     start: str | None = None
+    selects: bool = True
 
 
 def make_field(
@@ -82,7 +85,7 @@ def make_field(
         key: name of the array in an ``.npz`` or ``.h5``.
         time: column of moments of a table.
         node: column that says which node a row is of, in the long form; without one the form is wide: a column a node.
-        value: columns of values; all that are numbers by default.
+        value: columns of values, or channels of an array (``data0``, ``data1``, ... of an array ``data``); all by default.
         start: local time of the first step, for arrays without times.
         step: duration of a step, for arrays without times.
         resample: steps of this duration instead, means of what was measured in them.
@@ -107,13 +110,18 @@ def make_field(
     notes: list[str] = []
     raw = read_raw(path, key=key, time=time, node=node, value=tuple(value), level=level)
     values = np.asarray(raw.values, np.float32)
+    raw.channels, values = _chosen(raw, values, tuple(value), path)
     for number in missing:
         values = np.where(values == np.float32(number), np.float32(np.nan), values)
     if np.isinf(values).any():
         raise BadInput(f"{source} holds infinite values; say which numbers mean that nothing was measured, with --missing")
+    if raw.times is None and not (start or raw.start):
+        notes.append("the source does not say when it begins: 2001-01-01 is taken, a Monday; say so with --start")
     times = _times(raw, start, step, len(values), path)
     values, times, duration = _regular(values, times, resample, notes, path)
     nodes = _positions(raw.nodes, positions)
+    if {"lat", "lon"} <= set(nodes.columns):
+        nodes = _checked(nodes, positions or path)
     if most is not None and most < values.shape[1]:
         mean = (
             np.nan_to_num(np.nanmean(np.abs(values[..., 0]), 0)) if np.isfinite(values).any() else np.zeros(values.shape[1])
@@ -127,6 +135,8 @@ def make_field(
     settings = {
         "key": key, "time": time, "node": node, "value": list(value), "missing": list(missing), "resample": resample,
         "graph": graph, "edges": edges, "neighbours": neighbours, "reach": reach, "most": most, "level": level,
+        "start": start, "step": step, "positions": None if positions is None else str(positions), "shares": list(shares),
+        "cuts": None if cuts is None else list(cuts),
     }  # fmt: skip
     info = FieldInfo(
         name=name or path.stem,
@@ -161,6 +171,17 @@ def faults(values: NDArray[np.float32], names: Sequence[str]) -> list[str]:
     return found
 
 
+def _chosen(
+    raw: Raw, values: NDArray[np.float32], wanted: tuple[str, ...], path: Path
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """The channels that are asked for, of an array or of people; a table has chosen already."""
+    if not wanted or not raw.selects:
+        return raw.channels, values
+    if unknown := [name for name in wanted if name not in raw.channels]:
+        raise BadInput(f"{path} has no channel {unknown[0]!r}; it has {', '.join(raw.channels)}")
+    return wanted, values[..., [raw.channels.index(name) for name in wanted]]
+
+
 # ------------------------------------------------------------------------------------------------------ reading
 
 
@@ -184,7 +205,7 @@ def read_raw(
             return kinds[path.suffix](path, key)
         if path.suffix in (".csv", ".gz", ".parquet"):
             return _table(path, time, node, value)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, pa.ArrowException) as error:
         raise BadInput(f"{path} cannot be read: {first_line(error)}") from None
     raise BadInput(f"{path} is no .npz, .npy, .h5, .csv or .parquet file, and no dataset")
 
@@ -241,7 +262,13 @@ def _hdf5(path: Path, key: str | None) -> Raw:
                 raise BadInput(f"{path}: table {key!r} has columns of several types; export it as Parquet first")
             nodes, moments, values = (table[name][()] for name in ("axis0", "axis1", "block0_values"))
             labels = [x.decode() if isinstance(x, bytes) else str(x) for x in nodes]
-            return Raw(values[..., None], (key,), pd.DataFrame({"name": labels}), pd.DatetimeIndex(moments))
+            kind = table["axis1"].attrs.get("kind", b"datetime64")
+            kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+            if not kind.startswith("datetime64"):
+                raise BadInput(f"{path}: the rows of table {key!r} are of {kind} and no moments")
+            unit = kind.partition("[")[2].rstrip("]") or "ns"
+            times = pd.DatetimeIndex(moments.astype(f"datetime64[{unit}]"))
+            return Raw(values[..., None], (key,), pd.DataFrame({"name": labels}), times)
         arrays = {name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)}
     return _of_arrays(path, arrays, key)
 
@@ -257,6 +284,8 @@ def _table(path: Path, time: str | None, node: str | None, value: tuple[str, ...
     if len(names) != 1:
         raise BadInput(f"{path} has no single column of moments; name it with --time")
     at = names[0]
+    if pd.api.types.is_numeric_dtype(table[at]):
+        raise BadInput(f"{path}: column {at!r} holds numbers and no moments; write them as 2024-01-31 08:00")
     try:
         moments = pd.to_datetime(table[at])
     except (ValueError, TypeError) as error:
@@ -265,7 +294,11 @@ def _table(path: Path, time: str | None, node: str | None, value: tuple[str, ...
         raise BadInput(f"{path}: column {at!r} is empty in row {int(moments.isna().argmax()) + 1}")
     if moments.dt.tz is not None:
         moments = moments.dt.tz_localize(None)
-    numbers = [n for n in table.columns if n not in (at, node) and pd.api.types.is_numeric_dtype(table[n])]
+    apart = {at, node, *({"lat", "lon"} if node else ())}
+    numbers = [
+        n for n in table.columns
+        if n not in apart and not str(n).startswith("Unnamed: ") and pd.api.types.is_numeric_dtype(table[n])
+    ]  # fmt: skip
     columns = list(value) or numbers
     if not columns:
         raise BadInput(f"{path} has no column of numbers beside {at!r}")
@@ -273,7 +306,7 @@ def _table(path: Path, time: str | None, node: str | None, value: tuple[str, ...
         order = moments.argsort(kind="stable")
         values = table[columns].to_numpy(np.float32)[order]
         return Raw(values[..., None], ("value",), pd.DataFrame({"name": [str(c) for c in columns]}),
-                   pd.DatetimeIndex(moments.iloc[order]))  # fmt: skip
+                   pd.DatetimeIndex(moments.iloc[order]), selects=False)  # fmt: skip
     twice = pd.DataFrame({"t": moments, "n": table[node]}).duplicated()
     if twice.any():
         row = int(twice.argmax())
@@ -281,13 +314,10 @@ def _table(path: Path, time: str | None, node: str | None, value: tuple[str, ...
     wide = [table.assign(**{at: moments}).pivot(index=at, columns=node, values=c) for c in columns]
     values = np.stack([w.to_numpy(np.float32) for w in wide], -1)
     nodes = pd.DataFrame({"name": wide[0].columns.astype(str)})
-    places = {n: n for n in ("lat", "lon") if n in table.columns and n not in value}
-    if len(places) == 2 and not value:
+    if {"lat", "lon"} <= set(table.columns):
         first = table.groupby(node)[["lat", "lon"]].first()
-        keep = [i for i, c in enumerate(columns) if c not in places]
         nodes["lat"], nodes["lon"] = first["lat"].to_numpy(), first["lon"].to_numpy()
-        values, columns = values[..., keep], [columns[i] for i in keep]
-    return Raw(values, tuple(map(str, columns)), nodes, pd.DatetimeIndex(wide[0].index))
+    return Raw(values, tuple(map(str, columns)), nodes, pd.DatetimeIndex(wide[0].index), selects=False)
 
 
 def _of_people(dataset: Dataset, level: int) -> Raw:
@@ -312,7 +342,8 @@ def _of_people(dataset: Dataset, level: int) -> Raw:
         (2, at[:, 1:][moved], cells[:, :-1][moved]),
     ):
         np.add.at(counts[..., channel], (t, cell), 1)
-    visited = np.flatnonzero(counts[..., 0].any(0))
+    counts[~np.isin(np.arange(len(counts)), at)] = np.nan  # hours of which there is no sequence
+    visited = np.unique(cells)
     lat, lon = mapper.decode(visited, level)
     nodes = pd.DataFrame({"name": [f"cell {i}" for i in visited], "lat": lat, "lon": lon})
     times = pd.to_datetime((first + np.arange(len(counts))) * seconds, unit="s")
@@ -332,8 +363,10 @@ def _times(raw: Raw, start: str | None, step: str | None, steps: int, path: Path
     if step is None:
         raise BadInput(f"{path} does not say how long a step is; say so with --step, such as --step 5min")
     try:
-        return pd.date_range(pd.Timestamp(start or "2001-01-01"), periods=steps, freq=step)
-    except ValueError as error:
+        if pd.Timedelta(pd.tseries.frequencies.to_offset(step)) <= pd.Timedelta(0):
+            raise ValueError("a step is longer than nothing")
+        return pd.date_range(pd.Timestamp(start or "2001-01-01").tz_localize(None), periods=steps, freq=step)
+    except (ValueError, TypeError) as error:
         raise BadInput(f"--start {start} and --step {step} make no steps: {first_line(error)}") from None
 
 
@@ -352,7 +385,10 @@ def _regular(
     if resample is not None:
         values, times = _resampled(values, times, resample)
         notes.append(f"values are means over steps of {resample}")
-    gaps = np.diff(times.to_numpy()).astype("timedelta64[s]").astype(np.int64)
+    apart = np.diff(times.to_numpy()).astype("timedelta64[ns]").astype(np.int64)
+    if (apart % 1_000_000_000).any():
+        raise BadInput(f"the steps of {path} are no whole seconds apart; make them so with --resample 1min, say")
+    gaps = apart // 1_000_000_000
     lengths, counts = np.unique(gaps, return_counts=True)
     usual = int(lengths[counts.argmax()])
     if (gaps % usual).any() or usual == 0:
@@ -386,7 +422,7 @@ def _resampled(
 ) -> tuple[NDArray[np.float32], pd.DatetimeIndex]:
     try:
         table = pd.DataFrame(values.reshape(len(values), -1), index=times).resample(step).mean()
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise BadInput(f"--resample {step} is no duration: {first_line(error)}; try 15min") from None
     return table.to_numpy(np.float32).reshape(len(table), *values.shape[1:]), pd.DatetimeIndex(table.index)
 
@@ -396,6 +432,18 @@ def _duration(seconds: int) -> str:
         if seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def _checked(nodes: pd.DataFrame, origin: PathLike) -> pd.DataFrame:
+    """Nodes whose positions are degrees."""
+    for column, most in (("lat", 90), ("lon", 180)):
+        degrees = pd.to_numeric(nodes[column], errors="coerce")
+        wrong = nodes[column].notna() & ~(degrees.abs() <= most)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise BadInput(f"{origin}: node {nodes['name'][row]!r} has {column} {nodes[column][row]}, which is no degree")
+        nodes = nodes.assign(**{column: degrees})
+    return nodes
 
 
 def _positions(nodes: pd.DataFrame, file: PathLike | None) -> pd.DataFrame:

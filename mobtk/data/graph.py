@@ -27,9 +27,11 @@ def make_edges(
 ) -> pd.DataFrame | None:
     """Edges ``source, target, weight`` between nodes, without those from a node to itself.
 
-    ``given`` takes a matrix or a table as it is. ``distance`` links nodes within ``reach`` metres of the great circle,
-    ``nearest`` each to its ``neighbours``; the weight is ``exp(-(d / s)^2)`` with ``s`` the standard deviation of the
-    distances (Li et al. 2018, https://arxiv.org/abs/1707.01926, section 4; theirs are along roads).
+    ``given`` takes a matrix or a table as it is; but a column of distances (``distance``, ``cost`` of PEMS) becomes weights.
+    ``distance`` links nodes within ``reach`` metres of the great circle, ``nearest`` each to its ``neighbours``.
+    The weight of a distance is ``exp(-(d / s)^2)``, with ``s`` the standard deviation of all of them (Li et al. 2018,
+    https://arxiv.org/abs/1707.01926, section 4; theirs are along roads), or their mean where that is larger, so that equal
+    distances do not vanish.
 
     Args:
         kind: ``none``, ``given``, ``distance`` or ``nearest``.
@@ -54,6 +56,8 @@ def make_edges(
         raise BadInput(f"--graph {kind} wants the positions of the nodes; give a table of them with --positions")
     if kind == "nearest" and not 1 <= neighbours < len(nodes):
         raise BadInput(f"{len(nodes)} nodes have 1 to {len(nodes) - 1} neighbours each, not {neighbours}")
+    if len(nodes) < 2:
+        raise BadInput(f"--graph {kind} wants two nodes at least, the field has {len(nodes)}")
     radians = np.radians(nodes[["lat", "lon"]].to_numpy(float))
     if np.isnan(radians).any():
         raise BadInput(
@@ -75,8 +79,12 @@ def make_edges(
     source, target, distance = source[other], target[other], distance[other]
     if not len(source):
         raise BadInput(f"no two nodes are within {reach:g} m of each other; give a larger --reach")
-    weight = np.exp(-np.square(distance / max(float(distance.std()), float(distance.mean()), 1e-9)))
-    return _sorted(source, target, weight)
+    return _sorted(source, target, _weights(distance))
+
+
+def _weights(distance: NDArray[Any]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.exp(-np.square(distance / max(float(distance.std()), float(distance.mean()), 1e-9)))
+    return found
 
 
 def _sorted(source: NDArray[Any], target: NDArray[Any], weight: NDArray[Any]) -> pd.DataFrame:
@@ -102,7 +110,7 @@ def _given(nodes: pd.DataFrame, given: str | None, arrays: Mapping[str, NDArray[
     except (OSError, ValueError, pa.ArrowException) as error:
         hint = f" (the source has the matrices {', '.join(square)})" if square and not Path(given).exists() else ""
         raise BadInput(f"--edges {given} cannot be read: {first_line(error)}{hint}") from None
-    table = table.rename(columns={"from": "source", "to": "target", "cost": "weight"})
+    table = table.rename(columns={"from": "source", "to": "target", "cost": "distance"})
     if not {"source", "target"} <= set(table.columns):
         raise BadInput(f"{given} wants columns source and target; it has {', '.join(map(str, table.columns))}")
     number = {str(name): i for i, name in enumerate(nodes["name"])}
@@ -110,9 +118,17 @@ def _given(nodes: pd.DataFrame, given: str | None, arrays: Mapping[str, NDArray[
     for end, known in zip(("source", "target"), ends, strict=True):
         if known.isna().any():
             raise BadInput(f"{given}: {end} {table[end][known.isna()].iloc[0]!r} is no node of the field")
-    weight = table["weight"].to_numpy(float) if "weight" in table else np.ones(len(table))
-    _finite(weight, given)
-    return _sorted(ends[0].to_numpy(), ends[1].to_numpy(), weight)
+    weight = np.ones(len(table))
+    if column := next((name for name in ("weight", "distance") if name in table), None):
+        try:
+            weight = table[column].to_numpy(float)
+        except ValueError as error:
+            raise BadInput(f"{given}: column {column!r} holds no numbers: {first_line(error)}") from None
+        _finite(weight, given)
+        weight = _weights(weight) if column == "distance" else weight
+    source, target = (known.to_numpy(np.int64) for known in ends)
+    other = source != target
+    return _sorted(source[other], target[other], weight[other])
 
 
 def _of_matrix(matrix: NDArray[Any], n: int, given: str) -> pd.DataFrame:

@@ -10,6 +10,9 @@ METRICS = ("mae", "rmse", "mape", "wmape", "scaled_mae", "scaled_mse")
 ZERO = 1e-6
 """A true value that is nearer to nothing is left out of MAPE, which divides by it."""
 
+PUBLISHED_BATCH = 64
+"""Windows of a batch in the authors' code of STM3."""
+
 
 class ForecastErrors:
     """Sums over all windows, nodes and channels, for each step of the horizon.
@@ -21,28 +24,34 @@ class ForecastErrors:
 
     def __init__(self, horizon: int, std: NDArray[Any]) -> None:
         self.std = std
-        self.sums = {
-            name: np.zeros(horizon) for name in ("n", "abs", "square", "share", "n_share", "truth", "z", "z_square")
-        }
+        names = ("n", "abs", "square", "root", "share", "n_share", "truth", "z", "z_square")
+        self.sums = {name: np.zeros(horizon) for name in names}
 
     def add(self, truth: NDArray[Any], forecast: NDArray[Any]) -> None:
-        """Count some windows ``(B, H, N, C)``; where the truth is NaN nothing is counted."""
+        """Count a batch of windows ``(B, H, N, C)``; where the truth is NaN nothing is counted."""
         known = ~np.isnan(truth)
         error = np.where(known, forecast.astype(np.float64) - truth, 0.0)
-        size = np.where(known, np.abs(truth), 0.0)
-        divisible = size > ZERO
+        real = np.where(known, truth, 0.0)
+        share, divisible = self.shares(error, real)
         parts = {
             "n": known,
             "abs": np.abs(error),
             "square": error**2,
-            "share": np.abs(error) / np.where(divisible, size, 1.0) * divisible,
+            "share": share,
             "n_share": divisible,
-            "truth": size,
+            "truth": np.abs(real),
             "z": np.abs(error) / self.std,
             "z_square": (error / self.std) ** 2,
         }
-        for name, values in parts.items():
-            self.sums[name] += values.sum((0, 2, 3))
+        found = {name: values.sum((0, 2, 3)) for name, values in parts.items()}
+        found["root"] = np.sqrt(found["square"] / np.maximum(found["n"], 1)) * found["n"]
+        for name, values in found.items():
+            self.sums[name] += values
+
+    def shares(self, error: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Errors as shares of the truth, and where these are defined."""
+        divisible = np.abs(truth) > ZERO
+        return np.abs(error) / np.where(divisible, np.abs(truth), 1.0) * divisible, divisible
 
     def scores(self) -> dict[str, float]:
         """Each metric over the whole horizon."""
@@ -52,6 +61,28 @@ class ForecastErrors:
         """Each metric at each step of the horizon."""
         steps = [_scores({k: v[i] for k, v in self.sums.items()}) for i in range(len(self.sums["n"]))]
         return {name: [step[name] for step in steps] for name in METRICS}
+
+
+class PublishedErrors(ForecastErrors):
+    """The same as the authors' code of STM3 computes them (Chen et al. 2025), where that differs.
+
+    RMSE is the mean over batches and steps of the root of each one's mean square, weighted by its size: by Jensen's
+    inequality at most the root over all values. MAPE divides by the truth plus .001, where the truth is above 0. (Theirs
+    counts what was not measured as 0 in the others; here it is left out.)
+    """
+
+    def shares(self, error: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """See above."""
+        above = truth > 0
+        return np.abs(error) / np.where(above, truth + 1e-3, 1.0) * above, above
+
+    def scores(self) -> dict[str, float]:
+        """See above."""
+        return {**super().scores(), "rmse": float(self.sums["root"].sum() / max(self.sums["n"].sum(), 1))}
+
+    def by_step(self) -> dict[str, list[float]]:
+        """See above."""
+        return {**super().by_step(), "rmse": (self.sums["root"] / np.maximum(self.sums["n"], 1)).tolist()}
 
 
 def _scores(sums: dict[str, float]) -> dict[str, float]:

@@ -65,7 +65,7 @@ class MixtureOfExperts(Backbone):
             y = expert(x[rows], schedule, None if cond is None else cond[rows], state["experts"][e] if state else None)
             out = out.index_add(0, rows, (routing.weights[rows, slot, None, None] * y).to(out.dtype))
         if self.training:
-            asked = self.experts[0].mixture_loss(out, routing.experts[:, 0])
+            asked = self.experts[0].mixture_loss(out, routing.experts[:, 0], len(self.experts))
             terms = [term for term in (routing.loss, asked) if term is not None]
             self.auxiliary_loss = torch.stack(terms).sum() if terms else None
         if self.shared is not None:

@@ -5,6 +5,7 @@ from typing import final
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mobtk.data.field import Field
@@ -98,11 +99,11 @@ def measure(field: Field, settings: Forecast) -> Scaler:
     return Scaler(settings, slots(field, settings.season)[1], nodes, channels).fit(field)
 
 
-def slots(field: Field, season: str) -> tuple[np.ndarray, int]:
-    """``(T,)`` the place of each step in the season, and how many places there are."""
-    day, clock = field.steps_per_day, field.clock()
+def slots(field: Field, season: str, steps: NDArray[np.int64] | None = None) -> tuple[NDArray[np.int64], int]:
+    """``(T,)`` the place in the season of each step of a field, or of others beyond it; and how many there are."""
+    day, clock = field.steps_per_day, field.clock(steps)
     if season == "none":
-        return np.zeros(len(field), np.int64), 1
+        return np.zeros(len(clock), np.int64), 1
     if season == "day":
         return clock[:, 0], day
     return clock[:, 1] * day + clock[:, 0], 7 * day

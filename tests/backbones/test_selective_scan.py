@@ -95,6 +95,17 @@ def test_strong_decay_and_long_steps_stay_finite():
         assert x.isfinite().all()
 
 
+@needs_kernel
+def test_the_kernel_reads_no_further_than_its_inputs():
+    inputs = _inputs(2, 10, 4, 16)
+    with pytest.raises(ValueError, match="a scan got torch.float32 .2, 9, 16. where it wants float32 .2, 10, 16."):
+        fused_scan.fused_scan(*inputs[:3], inputs[3][:, :9], *inputs[4:7], None)
+    u, delta, A, B, C, h = _inputs(4, 1, 3, 16)[:6]
+    odd = [x.detach().reshape(1, 4, 16).transpose(0, 1) for x in (B, C)]  # one step, rows far apart
+    assert odd[0].stride() != B.stride()
+    torch.testing.assert_close(selective_scan(u, delta, A, *odd, h)[0], selective_scan(u, delta, A, B, C, h)[0])
+
+
 def test_skip_and_gate_may_be_left_out():
     inputs = _inputs(2, 20, 5, 16)[:6]
     plain = selective_scan(*inputs)[0]

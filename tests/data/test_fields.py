@@ -180,6 +180,10 @@ def test_most_keeps_the_largest_nodes_and_their_part_of_the_graph(tmp_path):
         (lambda t: t, {"shares": (0.9, 0.2, 0.1)}, "not three parts of 1"),
         (lambda t: t, {"cuts": (10, 5, 60)}, "not three steps in order up to 60"),
         (lambda t: t, {"graph": "nearest"}, "wants the positions of the nodes; give a table of them with --positions"),
+        (lambda t: t, {"shares": (float("nan"), 0.5, 0.5)}, "not three parts of 1"),
+        (lambda t: t.assign(time=np.arange(len(t))), {}, "holds numbers and no moments"),
+        (lambda t: t.assign(time=TIMES[0] + pd.to_timedelta(2.5 * np.arange(len(t)), unit="s")), {}, "no whole seconds"),
+        (lambda t: t, {"resample": "0min"}, "--resample 0min is no duration"),
         (lambda t: t, {"graph": "small-world"}, "not one of none, given, distance, nearest"),
         (lambda t: t, {"resample": "often"}, "--resample often is no duration"),
     ],
@@ -191,6 +195,47 @@ def test_what_is_wrong_with_a_table_is_told_in_a_sentence(change, options, messa
         make_field(tmp_path / "t.csv", tmp_path / "field", **options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "field").exists()
+
+
+@pytest.mark.parametrize("step", ["-5min", "0min", "often", "2500ms"])
+def test_a_step_that_is_none_is_refused(step, tmp_path):
+    with pytest.raises(BadInput, match="make no steps|no whole seconds"):
+        make_field(_npz(tmp_path), tmp_path / "field", step=step)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04nonsense"])
+def test_an_array_that_is_none_is_refused(content, tmp_path):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be read"):
+        make_field(tmp_path / "a.npz", tmp_path / "field", step="1h")
+
+
+def test_channels_of_an_array_are_chosen_by_name(tmp_path):
+    np.savez(tmp_path / "pems.npz", data=np.stack([VALUES, 2 * VALUES, 3 * VALUES], -1))
+    field = make_field(tmp_path / "pems.npz", tmp_path / "field", step="5min", value=["data0"])
+    assert field.info.channels == ("data0",)
+    np.testing.assert_allclose(field.values[..., 0], VALUES)
+    with pytest.raises(BadInput, match="has no channel 'flow'; it has data0, data1, data2"):
+        make_field(tmp_path / "pems.npz", tmp_path / "other", step="5min", value=["flow"])
+
+
+def test_hdf5_of_microseconds(tmp_path):
+    import h5py
+
+    _hdf5(tmp_path)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["df/axis1"]
+        file["df/axis1"] = TIMES.to_numpy().astype("datetime64[us]").astype(np.int64)
+        file["df/axis1"].attrs["kind"] = "datetime64[us]"
+    assert (make_field(tmp_path / "a.h5", tmp_path / "field").times() == TIMES).all()
+
+
+def test_a_position_that_is_none_is_refused(tmp_path):
+    pd.DataFrame({"name": [f"n{i}" for i in range(NODES)], "lat": [1, 2, 200, 4], "lon": 5.0}).to_csv(
+        tmp_path / "p.csv", index=False
+    )
+    with pytest.raises(BadInput, match="node 'n2' has lat 200, which is no degree"):
+        make_field(_wide(tmp_path), tmp_path / "field", positions=tmp_path / "p.csv")
 
 
 def test_two_rows_of_a_node_and_moment_are_refused(tmp_path):
@@ -233,12 +278,16 @@ def test_a_graph_that_does_not_fit_is_refused(matrix, message, tmp_path):
 
 
 def test_edges_from_a_table_by_name(tmp_path):
-    pd.DataFrame({"from": ["n0", "n2"], "to": ["n1", "n3"], "cost": [2.0, 3.0]}).to_csv(tmp_path / "e.csv", index=False)
+    edges = pd.DataFrame({"source": ["n0", "n2", "n1"], "target": ["n1", "n3", "n1"], "weight": [2.0, 3.0, 1.0]})
+    edges.to_csv(tmp_path / "e.csv", index=False)
     field = make_field(_wide(tmp_path), tmp_path / "field", graph="given", edges=str(tmp_path / "e.csv"))
     graph = field.graph()
     assert graph[0, 1] == 2
     assert graph[2, 3] == 3
-    assert np.count_nonzero(graph) == 2
+    assert np.count_nonzero(graph) == 2  # none from a node to itself
+    edges.rename(columns={"source": "from", "target": "to", "weight": "cost"}).to_csv(tmp_path / "pems.csv", index=False)
+    graph = make_field(_wide(tmp_path), tmp_path / "pems", graph="given", edges=str(tmp_path / "pems.csv")).graph()
+    assert 1 > graph[0, 1] > graph[2, 3] > 0  # costs are distances: the nearer, the heavier
     pd.DataFrame({"source": ["n0"], "target": ["elsewhere"]}).to_csv(tmp_path / "e.csv", index=False)
     with pytest.raises(BadInput, match="target 'elsewhere' is no node of the field"):
         make_field(_wide(tmp_path), tmp_path / "other", graph="given", edges=str(tmp_path / "e.csv"))
@@ -314,4 +363,8 @@ def test_commands_make_check_and_show_a_field(tmp_path):
     assert "60 steps of 1h: 36 train, 12 valid, 12 test" in out
     assert run("data", "info", "field")[1] == out == run("data", "check", "field")[1]
     _wide(tmp_path)
-    assert "4 nodes without positions" in run("data", "check", "--field", "wide.csv")[1]
+    assert "wide.csv: " in run("data", "check", "--field", "wide.csv")[1]
+    code, _, told = run(
+        "data", "check", "--field", "a.npz", "--set", "step=1h", "--set", "graph=given", "--set", "edges=flow"
+    )
+    assert (code, told) == (2, "mobtk: graph flow is of 60 x 4 nodes, the field has 4\n")

@@ -88,7 +88,8 @@ class MultiscaleMamba(Backbone):
 
     def _draw_as_published(self) -> None:
         for p in self.parameters():
-            nn.init.xavier_uniform_(p) if p.ndim > 1 else nn.init.uniform_(p)
+            weight = p[0] if p is self.in_proj or p is self.out_proj else p  # matrices, of a single block
+            nn.init.xavier_uniform_(weight) if weight.ndim > 1 else nn.init.uniform_(weight)
 
     def forward(
         self,
@@ -125,9 +126,11 @@ class MultiscaleMamba(Backbone):
         """
         longest = max(self.kernels)
         ahead = [(longest - k) // 2 if self.published else 0 for k in self.kernels]
-        weight = torch.cat([
-            F.pad(conv.weight, (longest - k - a, a)) for conv, k, a in zip(self.scale_convs, self.kernels, ahead, strict=True)
-        ])  # fmt: skip
+        kernels = [
+            F.pad(conv.weight, (longest - conv.weight.shape[-1] - a, a))
+            for conv, a in zip(self.scale_convs, ahead, strict=True)
+        ]
+        weight = torch.cat(kernels)
         bias = torch.cat([c.bias for c in self.scale_convs])
         if self.published:
             u = F.conv1d(u, weight, bias, padding=longest // 2, groups=self.scales)
@@ -151,13 +154,16 @@ class MultiscaleMamba(Backbone):
             "h": self.D.new_zeros(batch, inner, self.states, dtype=torch.float32),
         }
 
-    def mixture_loss(self, outputs: Float[Tensor, "M n D"], experts: Int[Tensor, "M"]) -> Float[Tensor, ""] | None:
+    def mixture_loss(
+        self, outputs: Float[Tensor, "M n D"], experts: Int[Tensor, "M"], n_experts: int
+    ) -> Float[Tensor, ""] | None:
         """The causal contrastive loss, weighted."""
         if not self.contrast or self.scales < 2:
             return None
         features = F.normalize(outputs.mean(1).unflatten(-1, (self.scales, -1)), dim=-1)
-        loss = published_contrast if self.published else intended_contrast
-        return self.contrast * loss(features, experts, self.temperature, self.gamma)
+        if self.published:
+            return self.contrast * published_contrast(features, experts, n_experts, self.temperature, self.gamma)
+        return self.contrast * intended_contrast(features, experts, self.temperature, self.gamma)
 
 
 def _whole(blocks: Float[Tensor, "Q o i"]) -> Float[Tensor, "out in"]:

@@ -40,26 +40,29 @@ def intended_contrast(
 
 
 def published_contrast(
-    features: Float[Tensor, "M Q D"], experts: Int[Tensor, "M"], temperature: float, gamma: float
+    features: Float[Tensor, "M Q D"], experts: Int[Tensor, "M"], n_experts: int, temperature: float, gamma: float
 ) -> Float[Tensor, ""]:
     """What the authors' code computes instead.
 
     Similarities below and on the diagonal are multiplied by 0 and stay in the softmax; all cells but the first and the last
     of the diagonal count as positives; a negative is of another expert's slot, which is empty (0) unless that expert served
-    the sequence that was drawn.
+    the sequence that was drawn. The mean over experts of the mean over each one's sequences.
     """
     m, scales, _ = features.shape
     steps = torch.arange(scales, device=features.device)
     apart = steps[None] - steps[:, None]
     upper = (apart > 0) * (apart.clamp(min=0) + 1.0) ** gamma
     within = torch.einsum("mpd,mqd->mpq", features, features) / temperature * upper
-    n_experts = max(int(experts.max()) + 1, 2)
-    other = torch.randint(m, (m, NEGATIVES), device=features.device)
+    drawn = torch.randint(1, max(m, 2), (m, NEGATIVES), device=features.device)
+    other = (torch.arange(m, device=features.device)[:, None] + drawn) % m
     scale = torch.randint(scales, (m, NEGATIVES), device=features.device)
-    slot = (experts[:, None] + torch.randint(1, n_experts, (m, NEGATIVES), device=features.device)) % n_experts
+    slot = (experts[:, None] + torch.randint(1, max(n_experts, 2), (m, NEGATIVES), device=features.device)) % max(
+        n_experts, 2
+    )
     filled = (experts[other] == slot)[:, None]
     negatives = torch.einsum("mpd,mkd->mpk", features, features[other, scale]) / temperature * filled
     log_p = torch.cat([within, negatives], -1).log_softmax(-1)[..., :scales]
     positive = torch.ones_like(upper, dtype=torch.bool)
     positive[0, 0] = positive[-1, -1] = False
-    return -log_p[:, positive].mean()
+    of_sequence = -log_p[:, positive].mean(1)
+    return torch.stack([of_sequence[experts == e].mean() for e in experts.unique()]).mean()

@@ -13,7 +13,7 @@ from mobtk.errors import BadInput
 
 @final
 class AdaptiveGraph(Mixer):
-    """STM3's adaptive graph causal network (Chen et al. 2025, section 4.3), which needs no graph of the data.
+    """STM3's adaptive graph causal network (Chen et al. 2025), which needs no graph of the data.
 
     A graph convolution as in AGCRN (Bai et al. 2020, https://arxiv.org/abs/2007.02842, equations 4 and 5): the adjacency
     is ``softmax(relu(E E^T))`` of the nodes' embeddings, the weights of a node come from a pool by its embedding,

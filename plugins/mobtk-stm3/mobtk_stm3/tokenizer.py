@@ -15,7 +15,7 @@ from mobtk.schedule import Schedule
 
 @final
 class Multiscale(FieldTokenizer):
-    """A token a step: a linear lift of its values, then a convolution for each scale (Chen et al. 2025, section 4.2).
+    """A token a step: a linear lift of its values, then a convolution for each scale (Chen et al. 2025).
 
     Convolutions run over time and reach as far before a step as after it: the past is all known. In the authors' code
     they run over the nodes, whose order means nothing (``over="nodes"``). All scales are one convolution here, the shorter

@@ -158,7 +158,11 @@ def test_published_initialisation_forgets_and_ours_remembers():
         step = F.softplus(backbone.dt_proj.bias)
         return torch.exp(-step[:, None] * backbone.A_log.exp()).median().item()
 
-    assert median_decay(MultiscaleMamba(256, published=True)) < 0.4
+    published = MultiscaleMamba(256, published=True)
+    assert median_decay(published) < 0.4
+    for weight in (published.in_proj[0], published.out_proj[0], published.x_proj.weight):
+        bound = (6 / sum(weight.shape)) ** 0.5  # Xavier's, of a matrix
+        assert 0.9 * bound < weight.abs().max().item() <= bound
     assert median_decay(MultiscaleMamba(256)) > 0.8
 
 
@@ -187,12 +191,12 @@ def test_contrast_by_hand():
     first = torch.tensor([0.0, 10 * 2**0.1, *[0.0] * 10]).log_softmax(0)[1]
     second = torch.zeros(12).log_softmax(0)[0]
     expected = -(first + second) / 2
-    torch.testing.assert_close(published_contrast(features, same, 0.1, 0.1), expected)
+    torch.testing.assert_close(published_contrast(features, same, 4, 0.1, 0.1), expected)
 
 
 def test_contrast_carries_gradients():
     features, experts = _features()
-    for loss in (intended_contrast, published_contrast):
+    for loss in (intended_contrast, lambda x, experts, *rest: published_contrast(x, experts, 3, *rest)):
         x = features.clone().requires_grad_()
         loss(x, experts, 0.1, 0.1).backward()
         assert x.grad.isfinite().all()
