@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from mobtk.data.city import make_city as make_city
     from mobtk.data.city import prepare_city as prepare_city
     from mobtk.data.dataset import Dataset as Dataset
+    from mobtk.data.field import Field as Field
     from mobtk.data.prepare import prepare as prepare
+    from mobtk.data.prepare_field import make_field as make_field
     from mobtk.errors import MobtkError as MobtkError
     from mobtk.evaluation import evaluate as evaluate
     from mobtk.evaluation import evaluate_next_place as evaluate_next_place
+    from mobtk.forecasting import evaluate_forecaster as evaluate_forecaster
+    from mobtk.forecasting import forecast as forecast
     from mobtk.generation import generate as generate
     from mobtk.plugins import hookimpl as hookimpl
     from mobtk.recipe import Recipe as Recipe
@@ -23,16 +27,20 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Dataset": "mobtk.data.dataset",
+    "Field": "mobtk.data.field",
     "MobtkError": "mobtk.errors",
     "Recipe": "mobtk.recipe",
     "Run": "mobtk.runs",
     "Schedule": "mobtk.schedule",
     "build": "mobtk.runs",
     "evaluate": "mobtk.evaluation",
+    "evaluate_forecaster": "mobtk.forecasting",
     "evaluate_next_place": "mobtk.evaluation",
+    "forecast": "mobtk.forecasting",
     "generate": "mobtk.generation",
     "hookimpl": "mobtk.plugins",
     "make_city": "mobtk.data.city",
+    "make_field": "mobtk.data.prepare_field",
     "prepare": "mobtk.data.prepare",
     "prepare_city": "mobtk.data.city",
     "train": "mobtk.training",

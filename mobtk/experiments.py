@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mobtk.data.city import prepare_city
 from mobtk.data.dataset import Dataset
 from mobtk.data.field import Field
-from mobtk.data.fields import make_field
+from mobtk.data.prepare_field import make_field
 from mobtk.errors import BadInput
 from mobtk.evaluation import evaluate
 from mobtk.forecasting import evaluate_forecaster

@@ -27,7 +27,7 @@ from mobtk.contracts import SpatialMapper
 from mobtk.data.city import prepare_city
 from mobtk.data.dataset import Dataset, Info
 from mobtk.data.field import Field, open_dataset
-from mobtk.data.fields import make_field
+from mobtk.data.prepare_field import make_field
 from mobtk.errors import BadInput
 from mobtk.models.assemble import assemble, assemble_forecaster, check
 from mobtk.models.forecaster import Forecaster

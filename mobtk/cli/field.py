@@ -56,7 +56,7 @@ def field(
     mobtk data field counts.csv -o counts --node sensor --value flow,speed --missing 0
     mobtk data field my-city -o flows --graph nearest      how many people are, come and leave, cell by cell
     """
-    from mobtk.data.fields import make_field
+    from mobtk.data.prepare_field import make_field
 
     show_field(make_field(source, value=value or (), missing=missing or (), **options), as_json)
 
@@ -89,7 +89,7 @@ def check_field(files: tuple[str, ...], options: dict[str, Any], as_json: bool) 
     from pathlib import Path
 
     from mobtk.data.field import Field, card, is_field
-    from mobtk.data.fields import make_field
+    from mobtk.data.prepare_field import make_field
     from mobtk.options import call
     from mobtk.storage import to_json
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import mobtk
 from mobtk.data.dataset import Dataset
 from mobtk.data.field import Field, cut, open_dataset
-from mobtk.data.fields import make_field
 from mobtk.data.graph import make_edges
+from mobtk.data.prepare_field import make_field
 from mobtk.errors import BadInput
 
 STEPS, NODES = 60, 4
