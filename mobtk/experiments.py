@@ -133,7 +133,7 @@ class Lab:
             Run.create(path, recipe, data)
         run = Run(path)
         fresh = msgspec.to_builtins(recipe) | {"mapper": None}
-        for kind in PARTS_OF_TASK[recipe.task]:
+        for kind in set(PARTS_OF_TASK[recipe.task]) - {"mapper"}:  # which the data impose
             fresh[kind]["name"] = registry().find(kind, fresh[kind]["name"]).full_name
         if msgspec.to_builtins(run.recipe) | {"mapper": None} != fresh:
             raise BadInput(f"{path} holds a run of another recipe; give the experiment another folder with -o")
