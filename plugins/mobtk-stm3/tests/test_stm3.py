@@ -152,7 +152,7 @@ def test_published_looks_ahead_and_says_so():
 
 
 def test_published_initialisation_forgets_and_ours_remembers():
-    """The median decay a step: .28 as published, .92 as Mamba begins (section E of the specification)."""
+    """The median decay a step: .28 as published, .92 as Mamba begins."""
 
     def median_decay(backbone):
         step = F.softplus(backbone.dt_proj.bias)
