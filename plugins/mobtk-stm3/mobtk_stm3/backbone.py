@@ -26,7 +26,7 @@ class MultiscaleMamba(Backbone):
 
     As ``published``, for comparison: projections mix the blocks, so that none carries its scale; ``omega`` is a number a
     channel, which the bias of the step says already; the scales' convolutions look ahead; step, ``B`` and ``C`` go through
-    tanh; all weights are drawn as the authors' script draws them over Mamba's own (section E of their faults: a decay of .28
+    tanh; all weights are drawn as the authors' script draws them over Mamba's own (a median decay of .28
     instead of .92 a step). That setting reads a schedule of one group only.
 
     Args:
