@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mobtk.data.field import Field
+from mobtk.data.field import Field, spread
 from mobtk.errors import BadInput
 from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
@@ -193,11 +193,6 @@ class Windows:
         """``(B, T + H, N, C)`` values and ``(B, T + H)`` slots."""
         steps = starts[:, None] + np.arange(self.length)
         return torch.from_numpy(self.field.values[steps]), torch.from_numpy(self.slots[steps])
-
-
-def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many rows, evenly spread."""
-    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
 def _split(rows: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:

@@ -101,7 +101,6 @@ class Forecast(Struct, forbid_unknown_fields=True):
         window: what is besides subtracted from a window and added to its forecast: nothing (``none``), its ``last`` value,
             or its ``mean``, and then it is divided by its standard deviation, too.
         loss: the mean absolute error of ``scaled`` values or of ``real`` ones.
-        recompute: backbones keep nothing for the backward pass and compute it again: less memory, more time.
     """
 
     history: Positive = 96
@@ -112,7 +111,6 @@ class Forecast(Struct, forbid_unknown_fields=True):
     season: Annotated[str, Meta(pattern="^(none|day|week)$")] = "none"
     window: Annotated[str, Meta(pattern="^(none|last|mean)$")] = "none"
     loss: Annotated[str, Meta(pattern="^(scaled|real)$")] = "scaled"
-    recompute: bool = False
 
 
 class Recipe(Struct, forbid_unknown_fields=True):

@@ -68,11 +68,11 @@ def selective_scan(
     Returns:
         the outputs ``y`` and the state after the last step.
     """
+    how = implementation(u.device)
+    if how == "mamba_ssm" and h is not None:  # it knows no state before the first step
+        how = "torch"
     if h is None:
         h = u.new_zeros(u.shape[0], u.shape[2], A.shape[1], dtype=torch.float32)
-    how = implementation(u.device)
-    if how == "mamba_ssm" and (h.any() or h.requires_grad):  # it knows no state before the first step
-        how = "torch"
     ways = {"fused": fused_scan, "mamba_ssm": _mamba_ssm_scan, "torch": torch_scan}
     with torch.autocast(u.device.type, enabled=False):
         extras = (None if x is None else x.float() for x in (skip, gate))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mobtk.data.field import Field
+from mobtk.data.field import Field, spread
 from mobtk.models.scaling import measure, slots
 from mobtk.recipe import Forecast
 
@@ -26,11 +26,13 @@ def fit_forecasts(field: Field, history: int, horizon: int) -> dict[str, Forecas
     """
     day = field.steps_per_day
     season = "week" if field.split("train")[1] >= 14 * day else "day"
+    scaler, means = measure(field, Forecast()), _Means(field, season)
+    histories = _Histories(field, history, scaler.mean[0].double().numpy())
     return {
-        "last value": _last_value(field, history, horizon),
-        "historical average": _average(field, history, horizon, season),
-        "seasonal naive": _seasonal(field, history, horizon, season),
-        "ridge": _ridge(field, history, horizon),
+        "last value": lambda starts: np.repeat(histories[starts][:, -1:], horizon, axis=1),
+        "historical average": lambda starts: means[starts[:, None] + history + np.arange(horizon)],
+        "seasonal naive": _seasonal(field, history, horizon, means, day * (7 if season == "week" else 1)),
+        "ridge": _ridge(field, horizon, histories, scaler.std.double().numpy()),
     }
 
 
@@ -48,8 +50,8 @@ class _Means:
 class _Histories:
     """``(B, T, N, C)`` histories; what is missing is the value before it, or the mean of the training split."""
 
-    def __init__(self, field: Field, history: int) -> None:
-        self.field, self.history, self.means = field, history, _Means(field, "none").means[0]
+    def __init__(self, field: Field, history: int, means: NDArray[np.float64]) -> None:
+        self.field, self.history, self.means = field, history, means
 
     def __getitem__(self, starts: NDArray[np.int64]) -> NDArray[np.float64]:
         values = self.field.values[starts[:, None] + np.arange(self.history)].astype(np.float64)
@@ -61,19 +63,8 @@ class _Histories:
         return np.where(latest >= 0, found, self.means)
 
 
-def _last_value(field: Field, history: int, horizon: int) -> Forecasts:
-    histories = _Histories(field, history)
-    return lambda starts: np.repeat(histories[starts][:, -1:], horizon, axis=1)
-
-
-def _average(field: Field, history: int, horizon: int, season: str) -> Forecasts:
-    means = _Means(field, season)
-    return lambda starts: means[starts[:, None] + history + np.arange(horizon)]
-
-
-def _seasonal(field: Field, history: int, horizon: int, season: str) -> Forecasts:
+def _seasonal(field: Field, history: int, horizon: int, means: _Means, period: int) -> Forecasts:
     """What was measured at the same place of the last season that is over; the historical average where nothing was."""
-    means, period = _Means(field, season), field.steps_per_day * (7 if season == "week" else 1)
 
     def forecast(starts: NDArray[np.int64]) -> NDArray[np.float64]:
         now = starts[:, None] + history
@@ -86,13 +77,12 @@ def _seasonal(field: Field, history: int, horizon: int, season: str) -> Forecast
     return forecast
 
 
-def _ridge(field: Field, history: int, horizon: int) -> Forecasts:
+def _ridge(field: Field, horizon: int, histories: _Histories, std: NDArray[np.float64]) -> Forecasts:
     """One linear map for all nodes and channels, from a window minus its last value to the horizon minus it.
 
     As NLinear (Zeng et al. 2023, https://arxiv.org/abs/2205.13504) in closed form.
     """
-    std = measure(field, Forecast()).std.double().numpy()
-    histories = _Histories(field, history)
+    history = histories.history
 
     def pairs(starts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         x = histories[starts] / std
@@ -103,11 +93,10 @@ def _ridge(field: Field, history: int, horizon: int) -> Forecasts:
         return x[known], y[known]
 
     def some(split: str, most: int) -> list[NDArray[np.int64]]:
-        starts = field.windows(split, history, horizon)
-        starts = starts[np.linspace(0, len(starts) - 1, min(most, len(starts))).astype(np.int64)]
+        starts = spread(field.windows(split, history, horizon), most)
         return np.array_split(starts, -(-len(starts) // 64))
 
-    gaps = bool(np.isnan(field.values[: field.split("train")[1]]).any())
+    gaps = field.info.missing > 0
     xx = np.zeros((horizon if gaps else 1, history, history))  # of each step by itself, where its gaps are its own
     xy = np.zeros((history, horizon))
     for part in some("train", MOST_LEARNED):

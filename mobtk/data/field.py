@@ -5,15 +5,16 @@ positions: GeoParquet) and, where there is a graph, ``edges.parquet``.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import geopandas
 import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import tomli_w
 from msgspec import Struct, field
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from mobtk.errors import BadInput, first_line
 from mobtk.storage import PathLike, fingerprint, new_folder, write_text
 
 
-class FieldInfo(Struct, omit_defaults=True):
+class FieldInfo(Struct, omit_defaults=True, tag_field="kind", tag="field"):
     """What ``dataset.toml`` of a field holds.
 
     Args:
@@ -43,7 +44,6 @@ class FieldInfo(Struct, omit_defaults=True):
         sha256: of ``values.npy``.
         graph_sha256: of ``edges.parquet``.
         mobtk: version that wrote it.
-        kind: tells a field from sequences.
     """
 
     name: str
@@ -60,7 +60,6 @@ class FieldInfo(Struct, omit_defaults=True):
     sha256: str = ""
     graph_sha256: str = ""
     mobtk: str = ""
-    kind: Literal["field"] | None = None
 
 
 class Field:
@@ -175,14 +174,14 @@ class Field:
 
         Args:
             path: the folder, which must not exist unless ``replace``.
-            info: what goes into ``dataset.toml``; hashes are filled in.
+            info: what goes into ``dataset.toml``; hashes and the share that is missing are filled in.
             values: ``(T, N, C)``, NaN where nothing was measured.
             nodes: ``name`` of each node and, where known, ``lat`` and ``lon``.
             edges: ``source`` and ``target`` (numbers of nodes) and ``weight``.
             replace: replace an existing folder.
             inputs: files it was made from, which must not lie in a folder that is replaced.
         """
-        info.kind, info.mobtk = "field", __version__
+        info.mobtk, info.missing = __version__, float(np.isnan(values).mean())
         with new_folder(path, replace=replace, inputs=inputs) as folder:
             np.save(folder / "values.npy", np.asarray(values, np.float32), allow_pickle=False)
             if {"lat", "lon"} <= set(nodes.columns):
@@ -194,14 +193,11 @@ class Field:
             if edges is not None:
                 edges.to_parquet(folder / "edges.parquet")
                 info.graph_sha256 = fingerprint(folder / "edges.parquet")
-            tree = {key: value for key, value in msgspec.to_builtins(info).items() if value is not None}
-            write_text(folder / "dataset.toml", tomli_w.dumps(tree))
+            write_text(folder / "dataset.toml", tomli_w.dumps(msgspec.to_builtins(info)))
         return cls(path)
 
 
 def _read_nodes(file: Path) -> pd.DataFrame:
-    import pyarrow.parquet as pq
-
     if b"geo" in (pq.read_schema(file).metadata or {}):
         nodes: pd.DataFrame = geopandas.read_parquet(file)
         return nodes
@@ -242,8 +238,8 @@ def card(found: Field) -> dict[str, Any]:
     """What a field is, as plain data."""
     info, times = found.info, found.times()
     steps, nodes, _ = info.shape
-    counts: Mapping[str, int] = {name: found.split(name)[1] - found.split(name)[0] for name in SPLITS}
-    graph = found.graph()
+    counts = {name: end - first for name in SPLITS for first, end in [found.split(name)]}
+    edges = found.path / "edges.parquet"
     return {
         "path": str(found.path),
         "name": info.name,
@@ -255,11 +251,16 @@ def card(found: Field) -> dict[str, Any]:
         "from": str(times[0]),
         "to": str(times[-1]),
         "missing": info.missing,
-        "split": dict(counts),
-        "edges": None if graph is None else int(np.count_nonzero(graph)),
+        "split": counts,
+        "edges": pq.read_metadata(edges).num_rows if edges.is_file() else None,
         "positions": "geometry" in found.nodes,
         "sources": info.sources,
         "notes": info.notes,
         "mobtk": info.mobtk,
         "fingerprint": found.fingerprint,
     }
+
+
+def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many rows, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]

@@ -54,27 +54,22 @@ def make_edges(
         return _given(nodes, given, arrays or {})
     if not {"lat", "lon"} <= set(nodes.columns):
         raise BadInput(f"--graph {kind} wants the positions of the nodes; give a table of them with --positions")
-    if kind == "nearest" and not 1 <= neighbours < len(nodes):
-        raise BadInput(f"{len(nodes)} nodes have 1 to {len(nodes) - 1} neighbours each, not {neighbours}")
-    if len(nodes) < 2:
-        raise BadInput(f"--graph {kind} wants two nodes at least, the field has {len(nodes)}")
+    n = len(nodes)
+    if n < 2:
+        raise BadInput(f"--graph {kind} wants two nodes at least, the field has {n}")
+    if kind == "nearest" and not 1 <= neighbours < n:
+        raise BadInput(f"{n} nodes have 1 to {n - 1} neighbours each, not {neighbours}")
     radians = np.radians(nodes[["lat", "lon"]].to_numpy(float))
-    if np.isnan(radians).any():
-        raise BadInput(
-            f"node {nodes['name'][int(np.isnan(radians).any(1).argmax())]!r} has no position, which --graph wants"
-        )
-    tree = BallTree(radians, metric="haversine")
-    metres = EARTH_KM * 1000
+    if (lost := np.isnan(radians).any(1)).any():
+        raise BadInput(f"node {nodes['name'][int(lost.argmax())]!r} has no position, which --graph wants")
+    tree, metres = BallTree(radians, metric="haversine"), EARTH_KM * 1000
     if kind == "nearest":
-        distance, target = tree.query(radians, k=neighbours + 1)
-        distance, target = distance * metres, target
-        source = np.repeat(np.arange(len(nodes)), neighbours + 1)
-        distance, target = distance.ravel(), target.ravel()
+        far, found = tree.query(radians, k=neighbours + 1)
     else:
         near = reach or 3 * float(tree.query(radians, k=2)[0][:, 1].mean()) * metres
         found, far = tree.query_radius(radians, near / metres, return_distance=True)
-        source = np.repeat(np.arange(len(nodes)), [len(f) for f in found])
-        target, distance = np.concatenate(found), np.concatenate(far) * metres
+    source = np.repeat(np.arange(n), [len(f) for f in found])
+    target, distance = np.concatenate(found), np.concatenate(far) * metres
     other = source != target
     source, target, distance = source[other], target[other], distance[other]
     if not len(source):

@@ -123,9 +123,7 @@ def make_field(
     if {"lat", "lon"} <= set(nodes.columns):
         nodes = _checked(nodes, positions or path)
     if most is not None and most < values.shape[1]:
-        mean = (
-            np.nan_to_num(np.nanmean(np.abs(values[..., 0]), 0)) if np.isfinite(values).any() else np.zeros(values.shape[1])
-        )
+        mean = np.nansum(np.abs(values[..., 0]), 0) / np.maximum((~np.isnan(values[..., 0])).sum(0), 1)
         keep = np.sort(np.argsort(-mean, kind="stable")[:most])
         notes.append(f"{most:,} of {values.shape[1]:,} nodes are kept, those with the largest mean")
         values, nodes = values[:, keep], nodes.iloc[keep].reset_index(drop=True)
@@ -145,7 +143,6 @@ def make_field(
         shape=values.shape,
         channels=raw.channels,
         cuts=cut(len(values), shares, cuts),
-        missing=float(np.isnan(values).mean()),
         sources=[str(source)],
         licence=licence,
         settings={k: v for k, v in settings.items() if v not in (None, [])},

@@ -176,7 +176,6 @@ def assemble_forecaster(
             recipe.width,
             settings.entity,
             real_loss=settings.loss == "real",
-            recompute=settings.recompute,
         )
 
 

@@ -6,7 +6,6 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mobtk.contracts import Backbone, FieldTokenizer, Mixer
 from mobtk.models.moe import MixtureOfExperts
@@ -29,7 +28,6 @@ class Forecaster(nn.Module):
         channels: ``C``.
         entity: ``S``, width of the learned embedding of a node.
         real_loss: the loss is of real values, not of scaled ones.
-        recompute: what backbones keep for the backward pass is computed again there, which takes less memory and more time.
     """
 
     def __init__(
@@ -44,7 +42,6 @@ class Forecaster(nn.Module):
         entity: int,
         *,
         real_loss: bool = False,
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.tokenizer, self.scaler = tokenizer, scaler
@@ -52,7 +49,7 @@ class Forecaster(nn.Module):
         self.backbones = nn.ModuleList(backbone for _, backbone in layers)
         self.entity = nn.Parameter(nn.init.xavier_uniform_(torch.empty(nodes, entity)))
         self.head = nn.Linear(tokenizer.schedule.n_tokens * width, horizon * channels)
-        self.horizon, self.real_loss, self.recompute = horizon, real_loss, recompute
+        self.horizon, self.real_loss = horizon, real_loss
 
     def forward(self, history: Float[Tensor, "B T N C"], slots: Int[Tensor, "B both"]) -> Float[Tensor, "B H N C"]:
         """Forecasts in real units. NaN in the history was not measured; slots are of its steps and the next ``H``."""
@@ -68,10 +65,7 @@ class Forecaster(nn.Module):
             x = x + mixer(x, self.entity)
             of_nodes = x.permute(0, 2, 1, 4, 3).reshape(b * n, tokens, q * d)  # scale after scale
             known = {"entity": self.entity.repeat(b, 1)} if isinstance(backbone, MixtureOfExperts) else {}
-            if self.recompute and torch.is_grad_enabled():
-                mixed = checkpoint(backbone, of_nodes, self.tokenizer.schedule, **known, use_reentrant=False)
-            else:
-                mixed = backbone(of_nodes, self.tokenizer.schedule, **known)
+            mixed = backbone(of_nodes, self.tokenizer.schedule, **known)
             x = x + mixed.view(b, n, tokens, q, d).permute(0, 2, 1, 4, 3)
         out = self.head(x.permute(0, 2, 1, 3, 4).reshape(b, n, tokens * d * q))
         return out.view(b, n, self.horizon, -1).transpose(1, 2) * width + shift

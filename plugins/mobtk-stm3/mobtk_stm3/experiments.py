@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from mobtk.data.field import Field, FieldInfo
+from mobtk.data.field import Field, FieldInfo, spread
 from mobtk.experiments import Experiment, Lab, Outcome
-from mobtk.lessons import Windows, spread
+from mobtk.lessons import Windows
 from mobtk.models.moe import MixtureOfExperts
 from mobtk.recipe import Recipe
 from mobtk.runs import Run
