@@ -18,7 +18,8 @@
 namespace {
 
 constexpr int LANES = 16;
-constexpr int CHUNK = 16;
+constexpr int CHUNK = 32;
+constexpr int GROUP = 8;  // states whose gradients are held in registers at once
 typedef float Lanes __attribute__((vector_size(LANES * 4)));
 typedef int32_t Bits __attribute__((vector_size(LANES * 4)));
 constexpr float LOG2E = 1.44269504088896341f;
@@ -63,15 +64,25 @@ inline __attribute__((always_inline)) Lanes exp2(Lanes x) {
     return p;
 }
 
-// Sum over lanes of `rows` vectors, added to `to`.
-inline __attribute__((always_inline)) void add_sums(float *to, const Lanes *from, int rows) {
-    for (int i = 0; i < rows; ++i) {
-        float parts[LANES];
-        std::memcpy(parts, &from[i], sizeof parts);
-        for (int width = LANES / 2; width; width /= 2)
-            for (int j = 0; j < width; ++j) parts[j] += parts[j + width];
-        to[i] += parts[0];
-    }
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (Bits){__VA_ARGS__})
+#endif
+
+// The sum over lanes of each of GROUP vectors, in the first lanes of one: two are folded into one, three times over.
+inline __attribute__((always_inline)) Lanes sums(const Lanes *x) {
+    Lanes half[4], quarter[2];
+    for (int i = 0; i < 4; ++i)
+        half[i] = SHUFFLE(x[i], x[i + 4], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                  SHUFFLE(x[i], x[i + 4], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    for (int i = 0; i < 2; ++i)
+        quarter[i] = SHUFFLE(half[i], half[i + 2], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+                     SHUFFLE(half[i], half[i + 2], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    Lanes pairs = SHUFFLE(quarter[0], quarter[1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+                  SHUFFLE(quarter[0], quarter[1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    return SHUFFLE(pairs, pairs, 0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14) +
+           SHUFFLE(pairs, pairs, 1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15);
 }
 
 inline __attribute__((always_inline)) Lanes sigmoid(Lanes x) { return 1.0f / (1.0f + exp2(x * -LOG2E)); }
@@ -156,73 +167,98 @@ struct Gradients {
     float *du, *ddelta, *dA, *dB, *dC, *dh0, *dskip, *dgate;
 };
 
-// Room of one thread for the backward pass.
+// Room of one thread for the backward pass: what is carried from chunk to chunk, and what is of one chunk and block.
 struct Room {
-    std::vector<Lanes> dh, dA, states, decays, dB, dC, dskip;
-    explicit Room(const Shape &s)
-        : dh(s.blocks * s.states), dA(s.blocks * s.states), states((CHUNK + 1) * s.states), decays(CHUNK * s.states),
-          dB(CHUNK * s.states), dC(CHUNK * s.states), dskip(s.blocks) {}
+    std::vector<Lanes> dh, dA, dskip;
+    Lanes d[CHUNK], x[CHUNK], in[CHUNK], dy[CHUNK], y[CHUNK], into[CHUNK], rate[CHUNK];
+    Lanes states[(CHUNK + 1) * GROUP], decays[CHUNK * GROUP];
+    explicit Room(const Shape &s) : dh(s.blocks * s.states), dA(s.blocks * s.states), dskip(s.blocks) {}
 };
 
-// One sequence: from the last chunk of steps to the first, all blocks of channels of a chunk together, so that the
-// gradients of B and C, which all channels share, are summed over lanes once a chunk.
+// Some states of a chunk and a block of channels: forward from the kept one, then back. FIXED is their number, if known.
+template <int FIXED>
+inline __attribute__((always_inline)) void backward_states(
+    int some, int64_t steps, const Lanes *A, const Lanes *kept, const float *B, const float *C, int64_t narrow, Lanes *to_dh,
+    Lanes *to_dA, float *dB, float *dC, int64_t N, Room &room) {
+    const int M = FIXED ? FIXED : some;
+    Lanes dh[GROUP], dA[GROUP];
+    {
+        Lanes h[GROUP];
+        for (int n = 0; n < M; ++n) room.states[n] = h[n] = kept[n];
+        for (int64_t i = 0; i < steps; ++i) {
+            for (int n = 0; n < M; ++n) {
+                Lanes a = exp2(room.d[i] * (A[n] * LOG2E));
+                room.decays[i * GROUP + n] = a;
+                room.states[(i + 1) * GROUP + n] = h[n] = a * h[n] + room.in[i] * B[i * narrow + n];
+            }
+        }
+    }
+    for (int n = 0; n < M; ++n) dh[n] = to_dh[n], dA[n] = to_dA[n];
+    for (int64_t i = steps - 1; i >= 0; --i) {
+        Lanes d = room.d[i], in = room.in[i], dy = room.dy[i], y = room.y[i], into = room.into[i], rate = room.rate[i];
+        Lanes of_B[GROUP]{}, of_C[GROUP]{};
+        for (int n = 0; n < M; ++n) {
+            Lanes h = room.states[(i + 1) * GROUP + n], c = splat(C[i * narrow + n]), b = splat(B[i * narrow + n]);
+            y += h * c;
+            Lanes now = dh[n] + dy * c;
+            of_C[n] = dy * h;
+            of_B[n] = now * in;
+            into += now * b;
+            now *= room.decays[i * GROUP + n];
+            Lanes through = now * room.states[i * GROUP + n];
+            rate += through * A[n];
+            dA[n] += through * d;
+            dh[n] = now;
+        }
+        room.y[i] = y, room.into[i] = into, room.rate[i] = rate;
+        store(dB + i * N, load(dB + i * N, M) + sums(of_B), M), store(dC + i * N, load(dC + i * N, M) + sums(of_C), M);
+    }
+    for (int n = 0; n < M; ++n) to_dh[n] = dh[n], to_dA[n] = dA[n];
+}
+
+// One sequence: from the last chunk of steps to the first.
 inline __attribute__((always_inline)) void backward_sequence(
     const Shape &s, const int N, const Inputs &in_, const Lanes *rates, const Lanes *checkpoints, const Gradients &g,
     Room &room) {
-    const float *u = in_.u, *delta = in_.delta, *B = in_.B, *C = in_.C;
     for (int64_t block = 0; block < s.blocks; ++block) gather(&room.dh[block * N], g.dlast, s, block, N);
     for (int64_t chunk = s.chunks - 1; chunk >= 0; --chunk) {
         int64_t first = chunk * CHUNK, steps = s.steps - first < CHUNK ? s.steps - first : CHUNK;
-        std::memset(static_cast<void *>(room.dB.data()), 0, steps * N * sizeof(Lanes));
-        std::memset(static_cast<void *>(room.dC.data()), 0, steps * N * sizeof(Lanes));
         for (int64_t block = 0; block < s.blocks; ++block) {
             int64_t count = width(s, block), at = block * LANES;
-            const Lanes *A = rates + block * N;
             Lanes skip = in_.skip ? load(in_.skip + at, count) : Lanes{};
-            Lanes *dh = &room.dh[block * N], *dA = &room.dA[block * N];
-            Lanes *states = room.states.data(), *decays = room.decays.data();
-            std::memcpy(states, checkpoints + (block * s.chunks + chunk) * N, N * sizeof(Lanes));
             for (int64_t i = 0; i < steps; ++i) {
-                Lanes d = load(delta + (first + i) * s.channels + at, count);
-                Lanes in = d * load(u + (first + i) * s.channels + at, count);
-                for (int n = 0; n < N; ++n) {
-                    Lanes a = exp2(d * (A[n] * LOG2E));
-                    decays[i * N + n] = a;
-                    states[(i + 1) * N + n] = a * states[i * N + n] + in * B[(first + i) * in_.narrow + n];
+                int64_t row = (first + i) * s.channels + at;
+                room.d[i] = load(in_.delta + row, count), room.x[i] = load(in_.u + row, count);
+                room.in[i] = room.d[i] * room.x[i], room.y[i] = skip * room.x[i];
+                room.into[i] = room.rate[i] = Lanes{};
+                room.dy[i] = load(g.dy + row, count);
+                if (in_.gate) {
+                    Lanes gate = load(in_.gate + (first + i) * in_.row + at, count);
+                    room.dy[i] *= gate * sigmoid(gate);
                 }
             }
-            for (int64_t i = steps - 1; i >= 0; --i) {
-                int64_t t = first + i;
-                Lanes d = load(delta + t * s.channels + at, count), x = load(u + t * s.channels + at, count);
-                Lanes given = load(g.dy + t * s.channels + at, count), dy = given, in = d * x;
-                Lanes gate{}, open{}, y = skip * x;  // y as it was before the gate
+            for (int n = 0; n < N; n += GROUP) {
+                const Lanes *A = rates + block * N + n, *kept = checkpoints + (block * s.chunks + chunk) * N + n;
+                const float *B = in_.B + first * in_.narrow + n, *C = in_.C + first * in_.narrow + n;
+                Lanes *dh = &room.dh[block * N + n], *dA = &room.dA[block * N + n];
+                float *dB = g.dB + first * N + n, *dC = g.dC + first * N + n;
+                if (N - n >= GROUP)
+                    backward_states<GROUP>(GROUP, steps, A, kept, B, C, in_.narrow, dh, dA, dB, dC, N, room);
+                else
+                    backward_states<0>(N - n, steps, A, kept, B, C, in_.narrow, dh, dA, dB, dC, N, room);
+            }
+            for (int64_t i = 0; i < steps; ++i) {
+                int64_t row = (first + i) * s.channels + at;
                 if (in_.gate) {
-                    gate = load(in_.gate + t * in_.row + at, count);
-                    open = sigmoid(gate);
-                    dy *= gate * open;
+                    Lanes gate = load(in_.gate + (first + i) * in_.row + at, count), open = sigmoid(gate);
+                    Lanes slope = open * (1.0f + gate * (1.0f - open));
+                    store(g.dgate + row, load(g.dy + row, count) * room.y[i] * slope, count);
                 }
-                Lanes into{}, rate{};  // gradients of d * x and of d through the decay
-                for (int n = 0; n < N; ++n) {
-                    y += states[(i + 1) * N + n] * C[t * in_.narrow + n];
-                    Lanes now = dh[n] + dy * C[t * in_.narrow + n];
-                    room.dC[i * N + n] += dy * states[(i + 1) * N + n];
-                    room.dB[i * N + n] += now * in;
-                    into += now * B[t * in_.narrow + n];
-                    now *= decays[i * N + n];
-                    Lanes through = now * states[i * N + n];
-                    rate += through * A[n];
-                    dA[n] += through * d;
-                    dh[n] = now;
-                }
-                if (in_.gate)
-                    store(g.dgate + t * s.channels + at, given * y * open * (1.0f + gate * (1.0f - open)), count);
-                room.dskip[block] += dy * x;
-                store(g.du + t * s.channels + at, into * d + skip * dy, count);
-                store(g.ddelta + t * s.channels + at, into * x + rate, count);
+                room.dskip[block] += room.dy[i] * room.x[i];
+                store(g.du + row, room.into[i] * room.d[i] + skip * room.dy[i], count);
+                store(g.ddelta + row, room.into[i] * room.x[i] + room.rate[i], count);
             }
         }
-        add_sums(g.dB + first * N, room.dB.data(), int(steps) * N);
-        add_sums(g.dC + first * N, room.dC.data(), int(steps) * N);
     }
     for (int64_t block = 0; block < s.blocks; ++block) scatter(g.dh0, &room.dh[block * N], s, block, N);
 }
