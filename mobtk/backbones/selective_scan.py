@@ -14,6 +14,7 @@ from mobtk.backbones.fused_scan import fused_scan, kernel
 from mobtk.errors import BadInput
 
 CHUNK = 16
+"""Steps of which one state is kept for the backward pass; the kernel keeps half as many."""
 
 IMPLEMENTATIONS = ("mamba_ssm", "fused", "torch")
 """On a GPU, where that package is installed; compiled on first use, on a processor with a C++ compiler; everywhere."""
@@ -52,7 +53,7 @@ def selective_scan(
 
     Gu and Dao 2023 (https://arxiv.org/abs/2312.00752), algorithm 2 with the zero-order hold of ``A`` and the Euler
     step of ``B``. Here ``D`` is the inner width and ``N`` the state size. In float32 whatever comes in. Memory for
-    the backward pass is one state every ``CHUNK`` steps; the states between are computed again. See
+    the backward pass is at most one state every ``CHUNK`` steps; the states between are computed again. See
     :func:`implementation` for who does it; all agree.
 
     Args:
