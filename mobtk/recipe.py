@@ -29,8 +29,8 @@ class Stage(Struct, forbid_unknown_fields=True):
         epochs: passes over the training split at most; with a fraction, the last one ends early. The rows that do not
             fill a batch are left out of a pass, other ones each time.
         batch: sequences a step, over all ranks and accumulated micro-batches together.
-        accumulate: micro-batches a step is split into, to need less memory for the same result (for a generator; the
-            averages of a codec move with each).
+        accumulate: micro-batches a step is split into, to need less memory for the same result (the averages of a codec
+            move with each, and those of a forecaster's error weigh alike, however much of each was measured).
         lr: peak learning rate of AdamW; rises over the first ``warmup`` share of the steps, then falls by half a
             cosine to a tenth.
         weight_decay: of matrices; vectors have none.
