@@ -146,6 +146,8 @@ class ForecasterLessons(Lessons):
         self.rows = {s: self.windows.field.windows(s, settings.history, settings.horizon) for s in ("train", "valid")}
         self.model: Forecaster = run.forecaster(weights=False).to(device)
         self.stages = ["forecaster"]
+        stage = run.recipe.training.forecaster
+        self.at_once = max(1, stage.batch // stage.accumulate)
 
     def stage(self, name: str) -> tuple[nn.Module, Validate]:
         """See :class:`Lessons`."""
@@ -161,7 +163,7 @@ class ForecasterLessons(Lessons):
         def validate() -> tuple[float, dict[str, float]]:
             total, known = 0.0, 0
             now: list[Tensor] = []
-            for part in _split(valid, 32):
+            for part in _split(valid, self.at_once):
                 values, at = batch(part)
                 weight = int((~values[:, -self.model.horizon :].isnan()).sum())
                 total += self.model.loss(values, at)["error"].item() * weight

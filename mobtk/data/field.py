@@ -26,6 +26,10 @@ from mobtk.errors import BadInput, first_line
 from mobtk.storage import PathLike, fingerprint, new_folder, write_text
 
 
+VALUES = 4_000_000
+"""Values that are read at once where a whole field is: it may be larger than memory."""
+
+
 class FieldInfo(Struct, omit_defaults=True, tag_field="kind", tag="field"):
     """What ``dataset.toml`` of a field holds.
 
@@ -181,7 +185,8 @@ class Field:
             replace: replace an existing folder.
             inputs: files it was made from, which must not lie in a folder that is replaced.
         """
-        info.mobtk, info.missing = __version__, float(np.isnan(values).mean())
+        unknown = sum(int(np.isnan(part).sum()) for part in np.array_split(values, -(-values.size // VALUES)))
+        info.mobtk, info.missing = __version__, unknown / values.size
         with new_folder(path, replace=replace, inputs=inputs) as folder:
             np.save(folder / "values.npy", np.asarray(values, np.float32), allow_pickle=False)
             if {"lat", "lon"} <= set(nodes.columns):

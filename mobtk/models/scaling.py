@@ -8,11 +8,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mobtk.data.field import Field
+from mobtk.data.field import VALUES, Field
 from mobtk.recipe import Forecast
-
-ROWS = 4096
-"""Steps that are read at once to measure a field."""
 
 LEAST = 1e-2
 """Of a standard deviation of 1, what the deviation of a window is at least: a window that hardly moves is not blown up."""
@@ -41,10 +38,11 @@ class Scaler(nn.Module):
         """Measure the training split; steps where nothing was measured do not count."""
         which, end = slots(field, self.settings.season)[0], field.split("train")[1]
         shape = self.mean.shape
+        rows = max(1, VALUES // self.std.numel())
         count, total = np.zeros(shape), np.zeros(shape)
         square = np.zeros(shape[1:])
-        for first in range(0, end, ROWS):
-            values = np.asarray(field.values[first : min(end, first + ROWS)], np.float64)
+        for first in range(0, end, rows):
+            values = np.asarray(field.values[first : min(end, first + rows)], np.float64)
             known = ~np.isnan(values)
             at = which[first : first + len(values)]
             np.add.at(count, at, known)
@@ -53,8 +51,8 @@ class Scaler(nn.Module):
         general = total.sum(pool, keepdims=True) / np.maximum(count.sum(pool, keepdims=True), 1)
         seasonal = self.settings.season != "none"
         mean = np.where(count > 0, total / np.maximum(count, 1), general) if seasonal else np.broadcast_to(general, shape)
-        for first in range(0, end, ROWS):
-            values = np.asarray(field.values[first : min(end, first + ROWS)], np.float64)
+        for first in range(0, end, rows):
+            values = np.asarray(field.values[first : min(end, first + rows)], np.float64)
             square += np.nansum(np.square(values - mean[which[first : first + len(values)]]), axis=0)
         nodes = tuple(p - 1 for p in pool if p)
         known_steps = count.sum(0)
