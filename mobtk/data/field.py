@@ -25,7 +25,6 @@ from mobtk.data.dataset import Dataset
 from mobtk.errors import BadInput, first_line
 from mobtk.storage import PathLike, fingerprint, new_folder, write_text
 
-
 VALUES = 4_000_000
 """Values that are read at once where a whole field is: it may be larger than memory."""
 
