@@ -26,8 +26,10 @@ from mobtk._version import __version__
 from mobtk.contracts import SpatialMapper
 from mobtk.data.city import prepare_city
 from mobtk.data.dataset import Dataset, Info
-from mobtk.data.field import Field, open_dataset
+from mobtk.data.field import Field
+from mobtk.data.kinds import open_dataset
 from mobtk.data.prepare_field import make_field
+from mobtk.data.trajectories import Trajectories
 from mobtk.errors import BadInput
 from mobtk.models.assemble import assemble, assemble_forecaster, check
 from mobtk.models.forecaster import Forecaster
@@ -277,7 +279,7 @@ def build(
     for key, value in (changes or {}).items():
         changed = changed.change(key, value)
     dataset = open_dataset(data) if data is not None else None
-    if dataset is not None and isinstance(dataset, Field) != (changed.task == "forecast"):
+    if isinstance(dataset, Trajectories) or (dataset and isinstance(dataset, Field) != (changed.task == "forecast")):
         what = {"generate": "sequences, such as mobtk data prepare makes", "forecast": "a field: see mobtk data field"}
         raise BadInput(
             f"{data} holds something else than the recipe wants, which is to {changed.task} and wants {what[changed.task]}"

@@ -11,7 +11,7 @@ from mobtk.cli.field import check_field, field, show_field
 
 @click.group()
 def data() -> None:
-    """Make datasets of points, and fields; look at them."""
+    """Make datasets of points, trajectories and fields; look at them."""
 
 
 data.add_command(field)
@@ -156,12 +156,16 @@ def formats(as_json: bool) -> None:
 @json_option
 def info(dataset: str, out: str | None, replace: bool, as_json: bool) -> None:
     """The card of a DATASET or field: what it holds, where it is from, what its preparation lost."""
-    from mobtk.data.field import Field, open_dataset
+    from mobtk.data.field import Field
+    from mobtk.data.kinds import open_dataset
+    from mobtk.data.trajectories import Trajectories
 
     _check_page(out, replace)
     found = open_dataset(dataset)
     if isinstance(found, Field):
         show_field(found, as_json)
+    elif isinstance(found, Trajectories):
+        _show_trajectories(found, as_json)
     else:
         _show(found, as_json, out)
 
@@ -219,10 +223,10 @@ def check(
 ) -> None:
     """What are these FILES? Columns, units, zone, faults, and the command that prepares them; or is a field in order?"""
     from mobtk.data.check import check as look
-    from mobtk.data.field import is_field as holds_field
     from mobtk.data.formats import Reading
+    from mobtk.data.kinds import kind_of
 
-    if is_field or holds_field(files[0]):
+    if is_field or kind_of(files[0]) == "field":
         check_field(files, settings(pairs), as_json)
         return
     _check_page(out, replace)
@@ -276,16 +280,50 @@ def visits(
     from mobtk.data.visits import Staying
     from mobtk.data.visits import visits as find_visits
 
-    def some(kind: Any) -> Any:
-        return kind(**{f: options[f] for f in kind.__struct_fields__ if f in options})
-
     told = find_visits(
-        list(files), out, reading=some(Reading), rules=some(Rules), staying=some(Staying),
+        list(files), out, reading=_some(Reading, options), rules=_some(Rules, options), staying=_some(Staying, options),
         place_metres=options["place_metres"], timezone=options["timezone"], replace=replace,
         workers=workers, scheduler=scheduler,
     )  # fmt: skip
     counts = ", ".join(f"{n:,} {name}" for name, n in told["counts"].items())
     show(told, as_json, f"{out}: {counts}\n\n{table(msgspec.convert(told['funnel'], list[Loss]))}")
+
+
+@data.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Folder of the trajectories.")
+@reading_options
+@rule_options
+@click.option("--gap", callback=_seconds, default="10min", show_default=True, help="What ends a trajectory.")
+@click.option("--every", callback=_seconds, default="0s", show_default=True, help="Keep the first point of each so long.")
+@click.option("--min-points", type=int, default=8, show_default=True, help="Drop shorter ones.")
+@click.option("--max-points", type=int, default=1024, show_default=True, help="Cut longer ones.")
+@click.option("--timezone", default="UTC", show_default=True, help="Where the people are, such as Asia/Shanghai.")
+@click.option("--split", default="user", show_default=True, help="By user or by time.")
+@click.option("--shares", default="0.7,0.1,0.2", callback=_shares, show_default=True, help="Train, validation, test.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--name", help="Name of the dataset.")
+@click.option("--licence", default="not stated", help="Licence of the data, for the record.")
+@worker_options
+@force_option
+@json_option
+def trajectories(files: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
+    """Trajectories of FILES: points as they were measured, in the order of time, cut where there is none for long.
+
+    \b
+    mobtk data trajectories cabs.parquet -o cabs --timezone America/Los_Angeles --gap 5min --max-speed 150
+    """
+    from mobtk.data.clean import Rules
+    from mobtk.data.formats import Reading
+    from mobtk.data.prepare_trajectories import Cutting, make_trajectories
+
+    made = [_some(kind, options) for kind in (Reading, Rules, Cutting)]
+    rest = ("timezone", "split", "shares", "seed", "name", "licence", "replace", "workers", "scheduler")
+    reading, rules, cutting = made
+    found = make_trajectories(
+        list(files), out, reading=reading, rules=rules, cutting=cutting, **{k: options[k] for k in rest}
+    )
+    _show_trajectories(found, as_json)
 
 
 @data.command()
@@ -405,6 +443,11 @@ def fetch(name: str, out: str | None, agree: bool, as_json: bool) -> None:
     show({"path": out or name, "then": then}, as_json, f"{out or name} is there; prepare it with:\n{then}")
 
 
+def _some(kind: Any, options: dict[str, Any]) -> Any:
+    """A struct of those options that are its fields."""
+    return kind(**{f: options[f] for f in kind.__struct_fields__ if f in options})
+
+
 def _check_page(out: str | None, replace: bool) -> None:
     if out is not None:
         from mobtk.report.page import check_page
@@ -434,5 +477,25 @@ def _show(dataset: Any, as_json: bool, page: str | None = None) -> None:
         f"traits: {', '.join(told['trait_sizes'])}\n"
         f"made by mobtk {told['mobtk']} of {', '.join(told['sources'][:3])}{' ...' if len(told['sources']) > 3 else ''}\n"
         f"fingerprint {told['fingerprint']}\n\n{table(dataset.info.funnel)}"
+    )
+    show(told, as_json, text)
+
+
+def _show_trajectories(found: Any, as_json: bool) -> None:
+    from mobtk.data.funnel import table
+    from mobtk.data.trajectories import card
+
+    told = card(found)
+    (s, w), (n, e) = told["area"]
+    split = ", ".join(f"{rows:,} {part}" for part, rows in told["split"].items())
+    text = (
+        f"{told['path']}: {told['name']} (licence: {told['licence']})\n"
+        f"{told['rows']:,} trajectories of {told['users']:,} users, {told['points']:,} points: {split}\n"
+        f"from {told['from']} to {told['to']} UTC ({told['timezone']}); latitude {s:.3f} to {n:.3f}, longitude {w:.3f} to "
+        f"{e:.3f}\n"
+        f"a trajectory: {told['points_each']:.0f} points, {told['minutes_each']:.1f} minutes (medians); a step: "
+        f"{told['seconds_a_step']:.1f} s, {told['metres_a_step']:.1f} m (medians)\n"
+        f"made by mobtk {told['mobtk']} of {', '.join(told['sources'][:3])}{' ...' if len(told['sources']) > 3 else ''}\n"
+        f"fingerprint {told['fingerprint']}\n\n{table(found.info.funnel)}"
     )
     show(told, as_json, text)

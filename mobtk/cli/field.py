@@ -88,7 +88,8 @@ def check_field(files: tuple[str, ...], options: dict[str, Any], as_json: bool) 
     import tempfile
     from pathlib import Path
 
-    from mobtk.data.field import Field, card, is_field
+    from mobtk.data.field import Field, card
+    from mobtk.data.kinds import kind_of
     from mobtk.data.prepare_field import make_field
     from mobtk.options import call
     from mobtk.storage import to_json
@@ -96,7 +97,11 @@ def check_field(files: tuple[str, ...], options: dict[str, Any], as_json: bool) 
     cards, texts = [], []
     for file in files:
         with tempfile.TemporaryDirectory() as folder:
-            made = Field(file) if is_field(file) else call("a field", make_field, (file, Path(folder) / "field"), options)
+            made = (
+                Field(file)
+                if kind_of(file) == "field"
+                else call("a field", make_field, (file, Path(folder) / "field"), options)
+            )
             cards.append({**card(made), "path": file})
             texts.append(_text(cards[-1]))
     click.echo(to_json(cards[0] if len(cards) == 1 else cards) if as_json else "\n\n".join(texts))

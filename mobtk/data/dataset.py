@@ -82,8 +82,10 @@ class Dataset:
             raise BadInput(f"{path} is not a dataset (it has no dataset.toml); make one with: mobtk data prepare")
         try:
             tree = tomllib.loads((self.path / "dataset.toml").read_text(encoding="utf-8"))
-            if tree.get("kind") == "field":
-                raise BadInput(f"{path} is a field and holds no sequences")
+            if "kind" in tree:
+                raise BadInput(
+                    f"{path} holds {'a field' if tree['kind'] == 'field' else tree['kind']} and no sequences of cells"
+                )
             self.info = msgspec.convert(tree, Info)
             self.mapper_spec: dict[str, Any] = json.loads((self.path / "mapper.json").read_text(encoding="utf-8"))
             table = pq.read_table(self.path / "sequences.parquet", memory_map=True)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from mobtk._version import __version__
 from mobtk.data.cut import SPLITS
-from mobtk.data.dataset import Dataset
 from mobtk.errors import BadInput, first_line
 from mobtk.storage import PathLike, fingerprint, new_folder, write_text
 
@@ -86,9 +85,9 @@ class Field:
         try:
             tree = tomllib.loads((self.path / "dataset.toml").read_text(encoding="utf-8"))
             if tree.get("kind") != "field":
-                raise BadInput(
-                    f"{path} holds sequences and no field; make one of them with: mobtk data field {path} -o FIELD"
-                )
+                held = tree.get("kind", "sequences")
+                way = f"; make one of them with: mobtk data field {path} -o FIELD" if held == "sequences" else ""
+                raise BadInput(f"{path} holds {held} and no field{way}")
             self.info = msgspec.convert(tree, FieldInfo)
             self.values: NDArray[np.float32] = np.load(self.path / "values.npy", mmap_mode="r", allow_pickle=False)
             if self.values.shape != self.info.shape or self.values.dtype != np.float32:
@@ -206,20 +205,6 @@ def _read_nodes(file: Path) -> pd.DataFrame:
         nodes: pd.DataFrame = geopandas.read_parquet(file)
         return nodes
     return pd.read_parquet(file)
-
-
-def open_dataset(path: PathLike) -> Dataset | Field:
-    """A dataset of either kind: sequences, or a field."""
-    return Field(path) if is_field(path) else Dataset(path)
-
-
-def is_field(path: PathLike) -> bool:
-    """Whether a folder says that it holds a field."""
-    file = Path(path) / "dataset.toml"
-    try:
-        return file.is_file() and tomllib.loads(file.read_text(encoding="utf-8")).get("kind") == "field"
-    except (OSError, ValueError):
-        return False  # damaged: whoever opens it says how
 
 
 def cut(steps: int, shares: Sequence[float], cuts: Sequence[int] | None = None) -> tuple[int, int, int]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import mobtk
 from mobtk.data.dataset import Dataset
-from mobtk.data.field import Field, cut, open_dataset
+from mobtk.data.field import Field, cut
 from mobtk.data.graph import make_edges
+from mobtk.data.kinds import open_dataset
 from mobtk.data.prepare_field import make_field
 from mobtk.errors import BadInput
 
@@ -78,7 +79,7 @@ def test_it_is_memory_mapped_and_read_again(tmp_path):
     again = open_dataset(tmp_path / "field")
     assert isinstance(again, Field)
     assert again.fingerprint == field.fingerprint
-    with pytest.raises(BadInput, match="is a field and holds no sequences"):
+    with pytest.raises(BadInput, match="holds a field and no sequences of cells"):
         Dataset(tmp_path / "field")
 
 
