@@ -31,6 +31,16 @@ def mobtk_register(registry: Registry) -> None:
     registry.mixer("none", "mobtk.mixers.none:NoMixer", "For fields: each node by itself")
     registry.mixer("graph", "mobtk.mixers.graph:GraphMixer", "For fields: diffusion over a given graph")
 
+    registry.mask("random", "mobtk.masks:RandomPoints", "Places of points here and there")
+    registry.mask("block", "mobtk.masks:Block", "Places of one stretch of points")
+    registry.mask("segments", "mobtk.masks:Segments", "Places of several short stretches")
+    registry.mask("key-points", "mobtk.masks:KeyPoints", "Places of the points where a trajectory turns")
+    registry.mask("last", "mobtk.masks:Last", "Places of the last points: prediction")
+    registry.mask("keep-every", "mobtk.masks:KeepEvery", "Places of all points but every so many: recovery")
+    registry.mask("modality", "mobtk.masks:Modality", "All places, or all moments, but the first")
+    registry.mask("origin-destination", "mobtk.masks:OriginDestination", "When the end is reached, from both ends alone")
+    registry.mask("travel-time", "mobtk.masks:TravelTime", "When the points of a known path are reached")
+
     registry.recipe("default", "mobtk.recipe:DEFAULT", "Coarse to fine: grid, rvq, transformer")
     registry.recipe("autoregressive", "mobtk.recipe:AUTOREGRESSIVE", "Hour by hour: grid, cells, gpt2")
     registry.recipe("forecaster", "mobtk.recipe:FORECASTER", "A field: patches of each node through a transformer")

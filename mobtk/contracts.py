@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Cells = NDArray[np.int64]
 Degrees = NDArray[np.float64]
+Numbers = NDArray[np.float64]
 State = dict[str, Any]
 """What a part keeps between groups while it generates. Starts as the part made it; changed in place."""
 
@@ -280,11 +281,38 @@ class Mixer(nn.Module, ABC):
         """Mix over the ``N`` nodes; ``entity`` holds an embedding of each."""
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """What of a trajectory of ``n`` points is to be foretold, and what is not there at all.
+
+    Args:
+        place: ``(n,)`` bool, points whose place is hidden.
+        time: ``(n,)`` bool, points whose moment is hidden.
+        absent: ``(n,)`` bool, points that are neither shown nor foretold.
+    """
+
+    place: NDArray[np.bool_]
+    time: NDArray[np.bool_]
+    absent: NDArray[np.bool_]
+
+
+class Mask(ABC):
+    """Chooses what of a trajectory is hidden: a task is a mask. Built as ``Mask(**options)``."""
+
+    least: ClassVar[int] = 3
+    """Declares how many points a trajectory must have."""
+
+    @abstractmethod
+    def __call__(self, time: Numbers, place: Numbers, rng: np.random.Generator) -> Hidden:
+        """Choose for one trajectory: ``(n,)`` seconds and ``(n, 2)`` metres, in order. Its first point stays as it is."""
+
+
 CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "mapper": (SpatialMapper,),
     "tokenizer": (Tokenizer, FieldTokenizer),
     "backbone": (Backbone,),
     "router": (Router,),
     "mixer": (Mixer,),
+    "mask": (Mask,),
 }
 """The contracts of which a part of each kind signs one: tokenizers are of sequences, or of fields."""

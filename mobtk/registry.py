@@ -8,7 +8,7 @@ from typing import Any
 
 from mobtk.errors import UnknownPart
 
-KINDS = ("mapper", "tokenizer", "backbone", "router", "mixer", "recipe", "experiment")
+KINDS = ("mapper", "tokenizer", "backbone", "router", "mixer", "mask", "recipe", "experiment")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class Registry:
     def mixer(self, name: str, target: str, summary: str) -> None:
         """Register a :class:`~mobtk.contracts.Mixer`."""
         self.add("mixer", name, target, summary)
+
+    def mask(self, name: str, target: str, summary: str) -> None:
+        """Register a :class:`~mobtk.contracts.Mask`."""
+        self.add("mask", name, target, summary)
 
     def recipe(self, name: str, target: str, summary: str) -> None:
         """Register a :class:`~mobtk.recipe.Recipe`."""

@@ -24,7 +24,7 @@ FLOORS = [
     ("baselines",),
     ("models",),
     ("tokenizers",),
-    ("mappers", "backbones", "routers", "mixers"),
+    ("mappers", "backbones", "routers", "mixers", "masks"),
     ("metrics",),
     ("data",),
     ("recipe", "storage", "options"),
