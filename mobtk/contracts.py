@@ -172,6 +172,21 @@ class Tokenizer(nn.Module, ABC):
         """How well the tokens carry these sequences: at least ``accuracy``, the share of steps decoded right."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What is not the same for all sequences of a batch.
+
+    Args:
+        lengths: ``(B,)`` tokens that are there; what stands after them is padding, which changes nothing. All by default.
+        times: ``(B, n)`` moment of each token, in a unit of the tokenizer.
+        places: ``(B, n, 2)`` place of each token, in another.
+    """
+
+    lengths: Int[Tensor, "B"] | None = None
+    times: Float[Tensor, "B n"] | None = None
+    places: Float[Tensor, "B n 2"] | None = None
+
+
 class Backbone(nn.Module, ABC):
     """Mixes a sequence and keeps its shape. The output at group ``k`` depends on inputs of groups ``<= k`` only.
 
@@ -188,6 +203,12 @@ class Backbone(nn.Module, ABC):
     """Declares an option ``scales``: into how many parts of equal width its features fall, coarse and fine; a forecaster
     sets it to those of its tokenizer."""
 
+    takes_rows: ClassVar[bool] = False
+    """Declares one more argument of ``forward``, ``rows``: a :class:`Rows`, or nothing."""
+
+    needs_rows: bool = False
+    """Whether it cannot do without moments or places that each sequence has for itself."""
+
     auxiliary_loss: Tensor | None = None
     """What the last training pass adds to the loss (balance of experts), where there is such a thing."""
 
@@ -199,7 +220,7 @@ class Backbone(nn.Module, ABC):
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
     ) -> Float[Tensor, "B n D"]:
-        """All tokens at once, or, with a ``state``, the next group only; the results are equal."""
+        """All tokens at once, or, with a ``state``, those of the next group, or groups; the results are equal."""
 
     @abstractmethod
     def new_state(self, batch: int, schedule: Schedule) -> State:

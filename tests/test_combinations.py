@@ -96,8 +96,8 @@ def test_more_experts_than_the_router_serves_is_refused():
 
 
 def test_sequence_longer_than_the_backbone_reads_is_refused():
-    recipe = Recipe(tokenizer=Part("cells"), backbone=Part("gpt2", {"positions": 10}), traits=())
-    with pytest.raises(PartMismatch, match="reads at most 10 tokens.*--set backbone.positions=24"):
+    recipe = Recipe(tokenizer=Part("cells"), backbone=Part("gpt2", {"longest": 10}), traits=())
+    with pytest.raises(PartMismatch, match="reads at most 10 tokens.*--set backbone.longest=24"):
         assemble(recipe, _mapper("grid"), STEPS, {})
 
 

@@ -1,7 +1,9 @@
 """What the attention backbones share: attention under a schedule, with or without a cache."""
 
+from bisect import bisect
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,18 +42,26 @@ def attend(
     cache: KeyValueCache | None,
     at: int,
     dropout: float = 0.0,
+    lengths: Int[Tensor, "B"] | None = None,
 ) -> Float[Tensor, "B n width"]:
-    """Attention to a token's own group and earlier ones, heads merged.
+    """Attention to a token's own group and earlier ones, heads merged; to no padding, which stands after ``lengths``.
 
-    With a cache no mask is needed: everything in it is of the group at hand or before.
+    With a cache no mask is needed for one group: everything in it is of that group or before. Nor does padding need one
+    where tokens come one by one: no token looks at what comes after it.
     """
     if cache is not None:
+        n = q.shape[2]
         k, v = cache.append(k, v, at)
-        out = F.scaled_dot_product_attention(q, k, v)
+        alone = bisect(schedule.starts, at) == bisect(schedule.starts, at + n - 1)
+        mask = None if alone else schedule.mask(q.device)[at : at + n, : at + n]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     elif schedule.is_autoregressive:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
     else:
         mask = schedule.mask(q.device) if schedule.n_groups > 1 else None
+        if lengths is not None:
+            there = (torch.arange(k.shape[2], device=k.device) < lengths[:, None])[:, None, None]
+            mask = there if mask is None else mask & there
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return out.transpose(1, 2).flatten(2)
 
@@ -59,15 +69,3 @@ def attend(
 def split_heads(x: Float[Tensor, "B n width"], heads: int) -> Float[Tensor, "B heads n d"]:
     """``(B, n, heads * d)`` -> ``(B, heads, n, d)``."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def rotate(x: Float[Tensor, "B heads n d"], time: Float[Tensor, "n"], base: float) -> Float[Tensor, "B heads n d"]:
-    """Rotary positions (Su et al. 2021, https://arxiv.org/abs/2104.09864), by the time a token stands for.
-
-    Dimension ``i`` turns together with dimension ``i + d / 2``, by ``time * base ** (-2 i / d)``.
-    """
-    half = x.shape[-1] // 2
-    angle = time[:, None] * base ** (-torch.arange(half, device=x.device) / half)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)

@@ -1,14 +1,14 @@
-"""GPT-2 as published: learned positions, pre-norm, GELU by tanh, biases everywhere."""
+"""GPT-2 as published: learned positions (or others), pre-norm, GELU by tanh, biases everywhere."""
 
 from typing import ClassVar, final
 
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobtk.backbones.attention import KeyValueCache, attend, new_state, split_heads
-from mobtk.contracts import Backbone, State
+from mobtk.backbones.positions import Positions, rotate
+from mobtk.contracts import Backbone, Rows, State
 from mobtk.errors import BadInput
 from mobtk.schedule import Schedule
 
@@ -23,18 +23,33 @@ class GPT2(Backbone):
     Args:
         depth: blocks (GPT-2 small has 12).
         heads: attention heads; must divide the width.
-        positions: the longest sequence, in tokens.
+        positions: how tokens know where they stand: see :class:`~mobtk.backbones.positions.Positions`.
+        longest: tokens that a table of positions has room for.
+        base: of rotary angles and sinusoidal waves.
         dropout: on both branches and on the inputs, while training.
     """
 
     uses_condition: ClassVar[bool] = False
 
-    def __init__(self, width: int, *, depth: int = 4, heads: int = 4, positions: int = 1024, dropout: float = 0.0) -> None:
+    takes_rows: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        depth: int = 4,
+        heads: int = 4,
+        positions: str = "learned",
+        longest: int = 1024,
+        base: float = 10_000.0,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         if width % heads:
             raise BadInput(f"a GPT-2 of width {width} cannot have {heads} heads; the heads must divide the width")
-        self.max_tokens, self.p = positions, dropout
-        self.positions = nn.Embedding(positions, width)
+        self.p = dropout
+        self.positions = Positions(positions, width, width // heads, base=base, longest=longest)
+        self.max_tokens, self.needs_rows = self.positions.max_tokens, self.positions.needs_rows
         self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         for name, weight in self.named_parameters():
@@ -49,13 +64,15 @@ class GPT2(Backbone):
         schedule: Schedule,
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
+        rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Backbone`."""
         at = state["at"] if state else 0
-        x = x + self.positions(torch.arange(at, at + x.shape[1], device=x.device))
+        x, angle = self.positions(x, schedule, at, rows)
+        lengths = rows.lengths if rows else None
         x = F.dropout(x, self.p, self.training)
         for i, block in enumerate(self.blocks):
-            x = block(x, schedule, state["caches"][i] if state else None, at)
+            x = block(x, schedule, angle, state["caches"][i] if state else None, at, lengths)
         if state:
             state["at"] = at + x.shape[1]
         return self.norm(x)
@@ -77,10 +94,17 @@ class _Block(nn.Module):
         self.ff_out = nn.Linear(4 * width, width)
 
     def forward(
-        self, x: Float[Tensor, "B n D"], schedule: Schedule, cache: KeyValueCache | None, at: int
+        self,
+        x: Float[Tensor, "B n D"],
+        schedule: Schedule,
+        angle: Tensor | None,
+        cache: KeyValueCache | None,
+        at: int,
+        lengths: Int[Tensor, "B"] | None,
     ) -> Float[Tensor, "B n D"]:
         p = self.p if self.training else 0.0
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm_attention(x)).chunk(3, dim=-1))
-        x = x + F.dropout(self.attention_out(attend(q, k, v, schedule, cache, at, p)), p)
+        h = attend(rotate(q, angle), rotate(k, angle), v, schedule, cache, at, p, lengths)
+        x = x + F.dropout(self.attention_out(h), p)
         h = F.gelu(self.ff_in(self.norm_ff(x)), approximate="tanh")
         return x + F.dropout(self.ff_out(h), p)

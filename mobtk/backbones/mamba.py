@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobtk.backbones.selective_scan import selective_scan
-from mobtk.contracts import Backbone, State
+from mobtk.contracts import Backbone, Rows, State
 from mobtk.schedule import Schedule
 
 
@@ -28,6 +28,7 @@ class Mamba(Backbone):
     """
 
     uses_condition: ClassVar[bool] = False
+    takes_rows: ClassVar[bool] = True
 
     def __init__(self, width: int, *, depth: int = 4, expand: int = 2, states: int = 16, window: int = 4) -> None:
         super().__init__()
@@ -41,8 +42,9 @@ class Mamba(Backbone):
         schedule: Schedule,
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
+        rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
-        """See :class:`~mobtk.contracts.Backbone`."""
+        """See :class:`~mobtk.contracts.Backbone`. Padding comes last, where nothing reads it."""
         for i, (norm, block) in enumerate(zip(self.norms, self.blocks, strict=True)):
             x = x + block(norm(x), state["blocks"][i] if state else None)
         return self.norm(x)

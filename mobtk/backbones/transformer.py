@@ -3,12 +3,13 @@
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobtk.backbones.attention import KeyValueCache, attend, new_state, rotate, split_heads
-from mobtk.contracts import Backbone, State
+from mobtk.backbones.attention import KeyValueCache, attend, new_state, split_heads
+from mobtk.backbones.positions import Positions, rotate
+from mobtk.contracts import Backbone, Rows, State
 from mobtk.errors import BadInput
 from mobtk.schedule import Schedule
 
@@ -29,11 +30,14 @@ class Transformer(Backbone):
         ff: hidden width of the feed-forward layer, as a multiple of the width.
         dropout: on both branches, while training.
         adaptive: scale, shift and gate by the condition; else the condition is added to the inputs.
-        base: of the rotary angles; the slowest turns once in ``2 pi base`` steps. For a week of hours 100 tells the hours
-            apart far better than the 10,000 usual for text (docs/results/core.md).
+        positions: how tokens know where they stand: see :class:`~mobtk.backbones.positions.Positions`.
+        longest: tokens that a table of positions has room for.
+        base: of rotary angles and sinusoidal waves; the slowest turns once in ``2 pi base`` steps. For a week of hours 100
+            tells the hours apart far better than the 10,000 usual for text (docs/results/core.md).
     """
 
     uses_condition: ClassVar[bool] = True
+    takes_rows: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -44,6 +48,8 @@ class Transformer(Backbone):
         ff: float = 4.0,
         dropout: float = 0.0,
         adaptive: bool = True,
+        positions: str = "rotary",
+        longest: int = 1024,
         base: float = 100.0,
     ) -> None:
         super().__init__()
@@ -53,8 +59,9 @@ class Transformer(Backbone):
                 f"a transformer of width {width} cannot have {heads} heads of even size; it can have "
                 f"{', '.join(fit[:8]) or 'none, so choose an even width'}"
             )
-        self.base = base
         self.uses_condition = adaptive
+        self.positions = Positions(positions, width, width // heads, base=base, longest=longest)
+        self.max_tokens, self.needs_rows = self.positions.max_tokens, self.positions.needs_rows
         self.blocks = nn.ModuleList(_Block(width, heads, int(ff * width), dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=not adaptive)
         self.modulate = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 8 * width))
@@ -75,10 +82,12 @@ class Transformer(Backbone):
         schedule: Schedule,
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
+        rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Backbone`."""
         at = state["at"] if state else 0
-        time = schedule.time(x.device)[at : at + x.shape[1]]
+        x, angle = self.positions(x, schedule, at, rows)
+        lengths = rows.lengths if rows else None
         attention = feed_forward = None
         last_scale: Tensor | float = 0.0
         last_shift: Tensor | float = 0.0
@@ -92,7 +101,7 @@ class Transformer(Backbone):
             attention, feed_forward, (last_scale, last_shift) = modulation[:3], modulation[3:6], modulation[6:]
         for i, block in enumerate(self.blocks):
             cache = state["caches"][i] if state else None
-            x = block(x, schedule, time, self.base, attention, feed_forward, cache, at)
+            x = block(x, schedule, angle, attention, feed_forward, cache, at, lengths)
         if state:
             state["at"] = at + x.shape[1]
         return self.norm(x) * (1 + last_scale) + last_shift
@@ -117,17 +126,17 @@ class _Block(nn.Module):
         self,
         x: Float[Tensor, "B n D"],
         schedule: Schedule,
-        time: Float[Tensor, "n"],
-        base: float,
+        angle: Tensor | None,
         attention: Modulation | None,
         feed_forward: Modulation | None,
         cache: KeyValueCache | None,
         at: int,
+        lengths: Int[Tensor, "B"] | None,
     ) -> Float[Tensor, "B n D"]:
         p = self.p if self.training else 0.0
         h, gate = _modulated(self.norm_attention(x), attention)
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(h).chunk(3, dim=-1))
-        h = attend(rotate(q, time, base), rotate(k, time, base), v, schedule, cache, at, p)
+        h = attend(rotate(q, angle), rotate(k, angle), v, schedule, cache, at, p, lengths)
         x = x + gate * F.dropout(self.attention_out(h), p)
         h, gate = _modulated(self.norm_ff(x), feed_forward)
         return x + gate * F.dropout(self.ff_out(F.gelu(self.ff_in(h))), p)

@@ -127,7 +127,7 @@ def assemble(recipe: Recipe, mapper: SpatialMapper, steps: int, trait_sizes: Map
         torch.manual_seed(recipe.training.seed)
         tokenizer: Tokenizer = build_part("tokenizer", recipe.tokenizer, mapper, steps, recipe.width)
         backbone = _backbone(recipe)
-        _check_length(recipe, backbone, tokenizer.schedule.n_tokens)
+        _check_backbone(recipe, backbone, tokenizer.schedule.n_tokens)
         sizes = {name: trait_sizes[name] for name in recipe.traits}
         traits = TraitEmbedding(mapper, sizes, recipe.width, table=recipe.trait_cells == "table") if sizes else None
         return Generator(tokenizer, backbone, traits)
@@ -165,7 +165,7 @@ def assemble_forecaster(
         for _ in range(settings.layers):
             mixer = build_part("mixer", recipe.mixer, graph, recipe.width // q, q, settings.entity)
             layers.append((mixer, _backbone(recipe, settings.entity)))
-        _check_length(recipe, layers[0][1], tokenizer.schedule.n_tokens)
+        _check_backbone(recipe, layers[0][1], tokenizer.schedule.n_tokens)
         return Forecaster(
             tokenizer,
             layers,
@@ -179,11 +179,16 @@ def assemble_forecaster(
         )
 
 
-def _check_length(recipe: Recipe, backbone: Backbone, length: int) -> None:
+def _check_backbone(recipe: Recipe, backbone: Backbone, length: int) -> None:
+    if backbone.needs_rows:
+        raise PartMismatch(
+            f"backbone {recipe.backbone.name!r} with these positions reads the moment or place of each token, which "
+            f"tokenizer {recipe.tokenizer.name!r} does not tell. Try --set backbone.positions=rotary"
+        )
     if backbone.max_tokens is not None and length > backbone.max_tokens:
         raise PartMismatch(
             f"backbone {recipe.backbone.name!r} reads at most {backbone.max_tokens} tokens and tokenizer "
-            f"{recipe.tokenizer.name!r} makes {length}. Try --set backbone.positions={length}"
+            f"{recipe.tokenizer.name!r} makes {length}. Try --set backbone.longest={length}"
         )
 
 

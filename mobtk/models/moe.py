@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mobtk.contracts import Backbone, Router, Routing, State
+from mobtk.contracts import Backbone, Router, Routing, Rows, State
 from mobtk.schedule import Schedule
 
 
@@ -26,6 +26,7 @@ class MixtureOfExperts(Backbone):
     """
 
     uses_condition: ClassVar[bool] = False
+    takes_rows: ClassVar[bool] = False
 
     def __init__(
         self, router: Router, experts: Sequence[Backbone], shared: Backbone | None = None, gate: nn.Module | None = None
@@ -34,7 +35,8 @@ class MixtureOfExperts(Backbone):
         self.router, self.experts, self.shared, self.gate = router, nn.ModuleList(experts), shared, gate
         self.served: Tensor | None = None  # by which (best) expert each sequence of the last pass was
         self.uses_condition = experts[0].uses_condition
-        self.max_tokens = experts[0].max_tokens
+        self.takes_rows = experts[0].takes_rows
+        self.max_tokens, self.needs_rows = experts[0].max_tokens, experts[0].needs_rows
 
     def forward(
         self,
@@ -43,6 +45,7 @@ class MixtureOfExperts(Backbone):
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
         entity: Float[Tensor, "B S"] | None = None,
+        rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Backbone`. Sequences are routed by the ``entity``: the condition if not given."""
         if entity is None:
@@ -59,19 +62,27 @@ class MixtureOfExperts(Backbone):
         self.auxiliary_loss, self.served = None, routing.experts[:, 0]
         out = torch.zeros_like(x)
         for e, expert in enumerate(self.experts):
-            rows, slot = torch.where(routing.experts == e)
-            if not len(rows):
+            who, slot = torch.where(routing.experts == e)
+            if not len(who):
                 continue
-            y = expert(x[rows], schedule, None if cond is None else cond[rows], state["experts"][e] if state else None)
-            out = out.index_add(0, rows, (routing.weights[rows, slot, None, None] * y).to(out.dtype))
+            mine = None if cond is None else cond[who]
+            y = expert(x[who], schedule, mine, state["experts"][e] if state else None, **self._of(rows, who))
+            out = out.index_add(0, who, (routing.weights[who, slot, None, None] * y).to(out.dtype))
         if self.training:
             asked = self.experts[0].mixture_loss(out, routing.experts[:, 0], len(self.experts))
             terms = [term for term in (routing.loss, asked) if term is not None]
             self.auxiliary_loss = torch.stack(terms).sum() if terms else None
         if self.shared is not None:
-            always = self.shared(x, schedule, cond, state["shared"] if state else None)
+            always = self.shared(x, schedule, cond, state["shared"] if state else None, **self._of(rows))
             out = out + (always if self.gate is None else torch.sigmoid(self.gate(entity))[..., None] * always)
         return out
+
+    def _of(self, rows: Rows | None, who: Int[Tensor, "m"] | None = None) -> dict[str, Rows]:
+        """The argument ``rows`` for some sequences, where it is given and experts take one."""
+        if rows is None or not self.takes_rows:
+            return {}
+        parts = (rows.lengths, rows.times, rows.places)
+        return {"rows": rows if who is None else Rows(*(None if part is None else part[who] for part in parts))}
 
     def new_state(self, batch: int, schedule: Schedule) -> State:
         """Which experts serve how many is known at the first group only; their states are made then."""

@@ -14,11 +14,12 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from mobtk.contracts import Backbone, FieldTokenizer, Hidden, Mask, Mixer, Router, SpatialMapper, State, Tokenizer
+from mobtk.contracts import Backbone, FieldTokenizer, Hidden, Mask, Mixer, Router, Rows, SpatialMapper, State, Tokenizer
 from mobtk.errors import BadInput, MobtkError
 from mobtk.models.assemble import load_part
 from mobtk.plugins import registry
 from mobtk.registry import Entry
+from mobtk.schedule import Schedule
 from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays
 
 Law = Callable[[Any], None]
@@ -258,6 +259,33 @@ def group_by_group_is_all_at_once(kind: type[Backbone]) -> None:
             state = backbone.new_state(len(x), schedule)
             parts = [backbone(x[:, group], schedule, c, state) for group in schedule.groups()]
             _same(torch.cat(parts, 1), backbone(x, schedule, c), f"group by group differs under {schedule.lengths}")
+
+
+def groups_may_come_together(kind: type[Backbone]) -> None:
+    """Several groups at a time, with a state, equal all at once."""
+    backbone = _backbone(kind)
+    for schedule in SCHEDULES:
+        x, cond = _input(schedule.n_tokens)
+        state = backbone.new_state(len(x), schedule)
+        cut = schedule.starts[-1]
+        parts = [backbone(part, schedule, cond, state) for part in (x[:, :cut], x[:, cut:]) if part.shape[1]]
+        _same(torch.cat(parts, 1), backbone(x, schedule, cond), f"several groups at once differ under {schedule.lengths}")
+
+
+def padding_changes_nothing(kind: type[Backbone]) -> None:
+    """Where it declares `takes_rows`, what stands after the length of a sequence changes nothing before it."""
+    if not kind.takes_rows:
+        return
+    backbone: Any = _backbone(kind)
+    for schedule in (Schedule.autoregressive(9), Schedule((9,))):
+        x, cond = _input(9)
+        lengths = torch.tensor([9, 4, 1])
+        padding = torch.arange(9) >= lengths[:, None]
+        noisy = torch.where(padding[..., None], x + 3 * _noise(x), x)
+        a, b = (backbone(given, schedule, cond, None, Rows(lengths)) for given in (x, noisy))
+        _same(a[~padding], b[~padding], f"padding is read under {schedule.lengths}")
+        short = Schedule.autoregressive(4) if schedule.is_autoregressive else Schedule((4,))
+        _same(a[1:2, :4], backbone(x[1:2, :4], short, cond[1:2]), "a padded sequence gets another output than alone")
 
 
 def sequences_are_apart(kind: type[Backbone]) -> None:
@@ -540,6 +568,8 @@ LAWS: dict[str, tuple[Law, ...]] = {
         later_groups_change_nothing,
         earlier_tokens_matter,
         group_by_group_is_all_at_once,
+        groups_may_come_together,
+        padding_changes_nothing,
         sequences_are_apart,
         condition_steers_where_declared,
         everything_learns,

@@ -3,9 +3,9 @@ import torch
 from torch.nn import functional as F
 
 from mobtk import Schedule
-from mobtk.backbones.attention import rotate
 from mobtk.backbones.gpt2 import GPT2
 from mobtk.backbones.mamba import Mamba, MambaBlock
+from mobtk.backbones.positions import rotate
 from mobtk.backbones.transformer import Transformer
 from mobtk.errors import BadInput
 from mobtk.models.moe import MixtureOfExperts
@@ -19,9 +19,9 @@ def test_gpt2_gives_the_logits_of_transformers():
     config = transformers.GPT2Config(vocab_size=50, n_positions=20, n_embd=32, n_layer=3, n_head=4)
     torch.manual_seed(0)
     theirs = transformers.GPT2LMHeadModel(config).eval()
-    ours = GPT2(32, depth=3, heads=4, positions=20).eval()
+    ours = GPT2(32, depth=3, heads=4, longest=20).eval()
     body = theirs.transformer
-    ours.positions.weight.data.copy_(body.wpe.weight)
+    ours.positions.table.weight.data.copy_(body.wpe.weight)
     pairs = [(ours.norm, body.ln_f)]
     for mine, other in zip(ours.blocks, body.h, strict=True):
         pairs += [
@@ -84,7 +84,8 @@ def test_rotary_scores_depend_on_the_difference_of_times_only():
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
     def score(a, b):
-        return (rotate(q, torch.tensor([a]), 100.0) * rotate(k, torch.tensor([b]), 100.0)).sum()
+        angles = (torch.tensor([[t]]) * 100.0 ** (-torch.arange(4) / 4) for t in (a, b))
+        return torch.stack([rotate(x, angle) for x, angle in zip((q, k), angles, strict=True)]).prod(0).sum()
 
     torch.testing.assert_close(score(3.0, 1.5), score(103.0, 101.5), atol=1e-4, rtol=1e-4)
     assert (score(3.0, 1.5) - score(3.0, 0.0)).abs() > 1e-3
