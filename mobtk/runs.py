@@ -171,8 +171,9 @@ class Run:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
     def write_result(self, name: str, result: Mapping[str, Any]) -> Path:
-        """Store a result file."""
-        file = self.path / "results" / f"{name}.json"
+        """Store a result file; what is of another split than test has its name there."""
+        split = result.get("split", "test")
+        file = self.path / "results" / (f"{name}.json" if split == "test" else f"{name}-{split}.json")
         write_text(file, to_json(result))
         return file
 

@@ -222,9 +222,10 @@ def test_it_learns_and_is_scored_beside_baselines(run):
     assert list(result["scores"]) == ["model", "last value", "historical average", "seasonal naive", "ridge"]
     assert result["scores"]["model"]["mae"] < result["scores"]["last value"]["mae"]
     assert result["n"] == 58 - 6 + 1
-    assert json.loads((run.path / "results" / "forecast.json").read_text())["scores"]["model"]["mae"] == pytest.approx(
-        result["scores"]["model"]["mae"]
-    )
+    evaluate_forecaster(run, split="valid", baselines=False)  # which leaves the other file as it is
+    kept, other = (json.loads((run.path / "results" / f"{n}.json").read_text()) for n in ("forecast", "forecast-valid"))
+    assert kept["scores"]["model"]["mae"] == pytest.approx(result["scores"]["model"]["mae"])
+    assert (kept["split"], other["split"]) == ("test", "valid")
     lines = table(result, [1, 6]).splitlines()
     assert lines[0].split()[-4:] == ["mae@1", "rmse@1", "mae@6", "rmse@6"]
     with pytest.raises(BadInput, match="reach 1 to 6 steps ahead; choose from those, not 7"):
