@@ -124,34 +124,42 @@ def forecasting(batch: int = 8) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for entry in registry().entries("recipe"):
-        if entry.load().task != "forecast":
+        recipe = entry.load()
+        if recipe.task != "forecast":
             continue
-        for parts in (1, min(4, batch)):
+        recipe = recipe.change("forecast.history", 96).change("forecast.horizon", 96)
+        for parts in dict.fromkeys((1, min(4, batch))):
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                seconds, memory, alone = fresh.submit(_forecaster_step, entry.full_name, batch, parts).result()
+                seconds, memory, alone = fresh.submit(_forecaster_step, recipe, batch, parts).result()
             step = f"{entry.name}, step of {batch} windows" + (f" in {parts}" if parts > 1 else "")
             found |= {f"{step}, core-s": seconds, f"{step}, GB": memory}
         found[f"{entry.name}, forecast, core-s"] = alone
     return found
 
 
-def _forecaster_step(recipe: str, batch: int, parts: int) -> tuple[float, float, float]:
+def _forecaster_step(recipe: Recipe, batch: int, parts: int) -> tuple[float, float, float]:
     """Processor seconds of a step and gigabytes of its process, then seconds of a forecast."""
-    import resource  # of Unix only
-
-    found: Recipe = registry().find("recipe", recipe).load()
-    found = found.change("forecast.history", 96).change("forecast.horizon", 96)
-    model = assemble_forecaster(found, 7 * 288, 170, 1, torch.ones(170, 170))
+    model = assemble_forecaster(recipe, 7 * 288, 170, 1, torch.ones(170, 170))
     values, slots = torch.randn(batch, 192, 170, 1), torch.zeros(batch, 192, dtype=torch.long)
-    seconds = processor_seconds(partial(_learn, model.train(), values, slots, batch // parts))
-    unit = 1 if sys.platform == "darwin" else 1024  # of the most memory it held, bytes or kilobytes
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    return seconds, memory, processor_seconds(partial(model.eval(), values[:1, :96], slots[:1]))
+    seconds = processor_seconds(partial(_learn, model.train(), values, slots, parts))
+    return seconds, _most_memory(), processor_seconds(partial(model.eval(), values[:1, :96], slots[:1]))
 
 
-def _learn(model: Forecaster, values: Tensor, slots: Tensor, size: int) -> None:
+def _most_memory() -> float:
+    """Gigabytes that this process held at most; NaN where the system does not tell."""
+    if Path("/proc/self/status").is_file():  # what getrusage says there is also of the process that started this one
+        told = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return int(told["VmHWM"].split()[0]) * 1024 / 1e9
+    if find_spec("resource") is None:
+        return float("nan")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def _learn(model: Forecaster, values: Tensor, slots: Tensor, parts: int) -> None:
     with torch.inference_mode(False), torch.enable_grad():
-        for some, at in zip(values.clone().split(size), slots.clone().split(size), strict=True):
+        for some, at in zip(values.clone().tensor_split(parts), slots.clone().tensor_split(parts), strict=True):
             torch.stack(list(model.loss(some, at).values())).sum().backward()
     model.zero_grad()
 

@@ -172,12 +172,13 @@ class Tokenizer(nn.Module, ABC):
         """How well the tokens carry these sequences: at least ``accuracy``, the share of steps decoded right."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """What is not the same for all sequences of a batch.
 
     Args:
-        lengths: ``(B,)`` tokens that are there; what stands after them is padding, which changes nothing. All by default.
+        lengths: ``(B,)`` tokens that are there; what stands after them is padding, any finite numbers, which change nothing.
+            All by default, and always with a state: what is generated group by group has one length.
         times: ``(B, n)`` moment of each token, in a unit of the tokenizer.
         places: ``(B, n, 2)`` place of each token, in another.
     """
@@ -204,7 +205,7 @@ class Backbone(nn.Module, ABC):
     sets it to those of its tokenizer."""
 
     takes_rows: ClassVar[bool] = False
-    """Declares one more argument of ``forward``, ``rows``: a :class:`Rows`, or nothing."""
+    """Declares one more argument of ``forward``, by keyword: ``rows``, a :class:`Rows` or nothing."""
 
     needs_rows: bool = False
     """Whether it cannot do without moments or places that each sequence has for itself."""
@@ -302,7 +303,7 @@ class Mixer(nn.Module, ABC):
         """Mix over the ``N`` nodes; ``entity`` holds an embedding of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hidden:
     """What of a trajectory of ``n`` points is to be foretold, and what is not there at all.
 
@@ -325,7 +326,9 @@ class Mask(ABC):
 
     @abstractmethod
     def __call__(self, time: Numbers, place: Numbers, rng: np.random.Generator) -> Hidden:
-        """Choose for one trajectory: ``(n,)`` seconds and ``(n, 2)`` metres, in order. Its first point stays as it is."""
+        """Choose for one trajectory of :attr:`least` points or more: ``(n,)`` seconds and ``(n, 2)`` metres, in order. Its
+        first point stays as it is.
+        """
 
 
 CONTRACTS: Mapping[str, tuple[type, ...]] = {

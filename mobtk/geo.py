@@ -8,23 +8,23 @@ from numpy.typing import ArrayLike, NDArray
 EARTH_KM = 6371.0
 """Its mean radius."""
 
-EQUATOR, ECCENTRICITY = 6_378_137.0, 0.0066943799901413165
-"""Of the ellipsoid of WGS84: its larger half axis, metres, and the square of its eccentricity."""
+EQUATOR, ECCENTRICITY_SQUARED = 6_378_137.0, 0.0066943799901413165
+"""Of the ellipsoid of WGS84: its larger half axis in metres, and its eccentricity."""
 
 
 def metres_a_degree(lat: float) -> tuple[float, float]:
     """Of longitude and of latitude, where the ellipsoid is touched at this latitude."""
     sine = math.sin(math.radians(lat))
-    narrow = 1 - ECCENTRICITY * sine * sine
+    narrow = 1 - ECCENTRICITY_SQUARED * sine * sine
     east = EQUATOR / math.sqrt(narrow) * math.cos(math.radians(lat))
-    return math.radians(east), math.radians(EQUATOR * (1 - ECCENTRICITY) / narrow**1.5)
+    return math.radians(east), math.radians(EQUATOR * (1 - ECCENTRICITY_SQUARED) / narrow**1.5)
 
 
 def to_local(lat: ArrayLike, lon: ArrayLike, origin: tuple[float, float]) -> NDArray[np.float64]:
     """``(n, 2)`` metres east and north of an origin (latitude and longitude), as on a plane that touches the earth there.
 
-    A map of a town: at 50 degrees north, what lies 10 km north of the origin is stretched by .2 % from east to west. Moving
-    everything together over the earth changes nothing but the origin, and :func:`from_local` undoes it exactly.
+    A map of a town: at 50 degrees north, what lies 10 km north of the origin is stretched by .2 % from east to west.
+    :func:`from_local` undoes it exactly; the same metres about another origin are the same walk elsewhere.
     """
     east, north = metres_a_degree(origin[0])
     across = (np.asarray(lon, np.float64) - origin[1] + 180) % 360 - 180

@@ -147,18 +147,19 @@ class Modality(Mask):
     """All places, or all moments, but the first: one of the two from the other.
 
     Args:
-        what: ``place`` or ``time``.
+        what: ``place``, ``time``, or ``either`` of them at random.
     """
 
-    def __init__(self, *, what: str = "place") -> None:
-        if what not in ("place", "time"):
-            raise BadInput(f"mask 'modality' hides each place or each time, not each {what!r}")
+    def __init__(self, *, what: str = "either") -> None:
+        if what not in ("place", "time", "either"):
+            raise BadInput(f"mask 'modality' hides each place or each time, or either, not each {what!r}")
         self.what = what
 
     def __call__(self, time: Numbers, place: Numbers, rng: np.random.Generator) -> Hidden:
         """See :class:`~mobtk.contracts.Mask`."""
         rest = np.arange(1, len(time))
-        return _hidden(len(time), rest, []) if self.what == "place" else _hidden(len(time), [], rest)
+        places = rng.random() < 0.5 if self.what == "either" else self.what == "place"
+        return _hidden(len(time), rest, []) if places else _hidden(len(time), [], rest)
 
 
 @final

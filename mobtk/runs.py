@@ -280,7 +280,8 @@ def build(
     for key, value in (changes or {}).items():
         changed = changed.change(key, value)
     dataset = open_dataset(data) if data is not None else None
-    if isinstance(dataset, Trajectories) or (dataset and isinstance(dataset, Field) != (changed.task == "forecast")):
+    kind: type = {"generate": Dataset, "forecast": Field}[changed.task]
+    if dataset is not None and (isinstance(dataset, Trajectories) or not isinstance(dataset, kind)):
         what = {"generate": "sequences, such as mobtk data prepare makes", "forecast": "a field: see mobtk data field"}
         raise BadInput(
             f"{data} holds something else than the recipe wants, which is to {changed.task} and wants {what[changed.task]}"

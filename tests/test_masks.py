@@ -52,6 +52,8 @@ def test_every_eighth_is_kept_and_the_last():
 def test_times_are_asked_for():
     assert _hide(TravelTime()).time.sum() == N - 1 and not _hide(TravelTime()).place.any()
     assert _hide(Modality(what="time")).time.sum() == N - 1
+    either = [_hide(Modality(), seed=s) for s in range(20)]
+    assert {(h.place.sum(), h.time.sum()) for h in either} == {(N - 1, 0), (0, N - 1)}
     ends = _hide(OriginDestination())
     assert np.flatnonzero(ends.time).tolist() == [N - 1] and ends.absent.sum() == N - 2
 

@@ -50,6 +50,8 @@ def attend(
     where tokens come one by one: no token looks at what comes after it.
     """
     if cache is not None:
+        if lengths is not None:
+            raise ValueError("sequences of unequal length have no common cache; bring together those of one length")
         n = q.shape[2]
         k, v = cache.append(k, v, at)
         alone = bisect(schedule.starts, at) == bisect(schedule.starts, at + n - 1)

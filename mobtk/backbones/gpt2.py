@@ -18,7 +18,7 @@ class GPT2(Backbone):
     """The blocks of GPT-2 (Radford et al. 2019, "Language models are unsupervised multitask learners").
 
     With a schedule of ones it is GPT-2 to the logits (``tokenizer 'cells'`` ties the head to the embedding as GPT-2
-    does); with any other schedule only the mask differs. Positions count tokens, in the order of decision.
+    does); with any other schedule only the mask differs.
 
     Args:
         depth: blocks (GPT-2 small has 12).
@@ -64,6 +64,7 @@ class GPT2(Backbone):
         schedule: Schedule,
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
+        *,
         rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Backbone`."""

@@ -42,6 +42,7 @@ class Mamba(Backbone):
         schedule: Schedule,
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
+        *,
         rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Backbone`. Padding comes last, where nothing reads it."""

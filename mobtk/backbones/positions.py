@@ -20,7 +20,7 @@ class Positions(nn.Module):
     - ``none``: only what the mask tells.
     - ``learned``: a table, by the number of a token in the order of decision.
     - ``sinusoidal``: fixed waves (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5), by the time of the
-      schedule.
+      schedule; how high they are is learned.
     - ``rotary``: angles by which queries and keys are turned (Su et al. 2021, https://arxiv.org/abs/2104.09864), so that
       attention knows how far apart in that time two tokens are.
     - ``rotary-time``: the same by the moments of the sequence's own tokens.
@@ -51,6 +51,9 @@ class Positions(nn.Module):
         self.max_tokens = longest if how == "learned" else None
         self.needs_rows = how in ("rotary-time", "rotary-place")
         self.table = nn.Embedding(longest, width) if how == "learned" else None
+        if self.table is not None:
+            nn.init.normal_(self.table.weight, std=0.02)
+        self.height = nn.Parameter(torch.tensor(0.02)) if how == "sinusoidal" else None
 
     def forward(
         self, x: Float[Tensor, "B n D"], schedule: Schedule, at: int, rows: Rows | None = None
@@ -68,10 +71,10 @@ class Positions(nn.Module):
             return x + self.table(torch.arange(at, end, device=x.device)), None
         if self.how == "none":
             return x, None
-        if self.how == "sinusoidal":
+        if self.height is not None:
             width = x.shape[-1]
             angle = schedule.time(x.device)[at:end, None] * _speeds(-(-width // 2), self.base, x.device)
-            return x + torch.cat([angle.sin(), angle.cos()], -1)[:, :width].to(x.dtype), None
+            return x + (self.height * torch.cat([angle.sin(), angle.cos()], -1)[:, :width]).to(x.dtype), None
         if self.how == "rotary":
             return x, schedule.time(x.device)[at:end, None] * _speeds(self.pairs, self.base, x.device)
         if self.how == "rotary-time":

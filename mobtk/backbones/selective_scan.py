@@ -53,7 +53,8 @@ def selective_scan(
 
     Gu and Dao 2023 (https://arxiv.org/abs/2312.00752), algorithm 2 with the zero-order hold of ``A`` and the Euler
     step of ``B``. Here ``D`` is the inner width and ``N`` the state size. In float32 whatever comes in. Memory for
-    the backward pass is at most one state every ``CHUNK`` steps; the states between are computed again. See
+    the backward pass is at most one state every ``CHUNK`` steps (in the kernel
+    of channels rounded up to 16); the states between are computed again. See
     :func:`implementation` for who does it; all agree.
 
     Args:

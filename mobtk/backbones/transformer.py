@@ -82,6 +82,7 @@ class Transformer(Backbone):
         schedule: Schedule,
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
+        *,
         rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Backbone`."""

@@ -5,60 +5,77 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from mobtk.contracts import Hidden, Numbers
+from mobtk.contracts import Hidden, Mask, Numbers
+from mobtk.data.points import MISSING
 from mobtk.data.trajectories import Trajectory
 from mobtk.geo import from_local, to_local
 
 Completion = Callable[[Trajectory, Hidden], Trajectory]
-"""From a trajectory and what is hidden of it to the whole; what is hidden is not looked at."""
+"""From a trajectory and what is hidden of it to the whole; what is hidden is not looked at, and what is absent stays so."""
 
 
-def fit_completions(train: Iterable[Trajectory]) -> dict[str, Completion]:
-    """The baselines, by name. Moments are those of a constant pace that the training split has on the whole.
+def fit_completions(train: Iterable[Trajectory], mask: Mask, *, seed: int = 0) -> dict[str, Completion]:
+    """The baselines of a task, by name. Moments are those of the pace at which the training split goes along what is shown.
 
     Args:
         train: trajectories to learn the pace from.
+        mask: the task.
+        seed: of what it hides of them.
     """
+    rng = np.random.default_rng(seed)
     seconds, metres = 0.0, 0.0
     for t in train:
-        seconds += (t.time[-1] - t.time[0]) / 1e6
-        metres += float(_way(to_local(t.lat, t.lon, (t.lat[0], t.lon[0]))).sum())
+        if len(t) < mask.least:
+            continue
+        time, place = _local(t)
+        hidden = mask(time, place, rng)
+        shown = ~(hidden.place | hidden.absent)
+        seconds += time[shown][-1] - time[shown][0]
+        metres += float(_way(place[shown]).sum())
     pace = seconds / metres if metres else 0.0
     ways = {"stay put": _stay, "constant velocity": _go_on, "interpolation": _between}
     return {name: lambda t, hidden, way=way: _completed(t, hidden, way, pace) for name, way in ways.items()}
 
 
+def _local(t: Trajectory) -> tuple[Numbers, Numbers]:
+    """Seconds since the first point, and metres from it."""
+    return (t.time - t.time[0]) / 1e6, to_local(t.lat, t.lon, (float(t.lat[0]), float(t.lon[0])))
+
+
 def _completed(
     trajectory: Trajectory, hidden: Hidden, way: Callable[[Numbers, Numbers, NDArray[np.bool_]], Numbers], pace: float
 ) -> Trajectory:
-    origin = (float(trajectory.lat[0]), float(trajectory.lon[0]))
     there = np.flatnonzero(~hidden.absent)
     seen_place, seen_time = ~hidden.place[there], ~hidden.time[there]
-    place = to_local(trajectory.lat[there], trajectory.lon[there], origin)
+    time, place = (part[there] for part in _local(trajectory))
     place[~seen_place] = np.nan
-    time = (trajectory.time[there] - trajectory.time[0]) / 1e6
     time[~seen_time] = np.nan
     if not seen_time.all():
         time = _paced(time, place, pace)
     if not seen_place.all():
         place = np.where(seen_place[:, None], place, way(time, place, seen_place))
-    lat, lon, when = trajectory.lat.copy(), trajectory.lon.copy(), trajectory.time.copy()
-    lat[there], lon[there] = from_local(place, origin)
+    n = len(trajectory)
+    lat, lon, when = np.full(n, np.nan), np.full(n, np.nan), np.full(n, MISSING)
+    lat[there], lon[there] = from_local(place, (float(trajectory.lat[0]), float(trajectory.lon[0])))
     when[there] = trajectory.time[0] + np.round(time * 1e6).astype(np.int64)
     return Trajectory(trajectory.user, when, lat, lon)
 
 
 def _paced(time: Numbers, place: Numbers, pace: float) -> Numbers:
-    """Hidden moments: the last known one, and the way since at a constant pace; the usual step where the way is hidden."""
+    """Hidden moments: between known ones by the share of the way, after the last one at a constant pace.
+
+    Where the way is not known either, each step takes as long as the usual one.
+    """
     known = np.flatnonzero(~np.isnan(time))
     steps = np.diff(time[known]) / np.diff(known)
     usual = float(np.median(steps)) if len(steps) else 0.0
     taken = _way(place) * pace
     taken[np.isnan(taken)] = usual
-    filled = time.copy()
-    for i in np.flatnonzero(np.isnan(time)):
-        filled[i] = filled[i - 1] + taken[i - 1]
-    return filled
+    clock = np.append(0.0, np.cumsum(taken))  # at that pace throughout; then bent through the known moments
+    last = known[-1]
+    inner = np.interp(clock[:last], clock[known], time[known])
+    after = time[last] + clock[last:] - clock[last]
+    return np.where(np.isnan(time), np.append(inner, after), time)
 
 
 def _way(place: Numbers) -> Numbers:

@@ -7,6 +7,7 @@ import msgspec
 
 from mobtk.cli import force_option, json_option, settings, show
 from mobtk.cli.field import check_field, field, show_field
+from mobtk.errors import BadInput
 
 
 @click.group()
@@ -43,6 +44,8 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
     import pandas as pd
 
     try:
+        if value.replace(".", "", 1).isdigit() and float(value):
+            raise ValueError  # pandas would take it for nanoseconds
         return float(pd.Timedelta(value).total_seconds())
     except ValueError:
         raise click.BadParameter(f"{value!r} is no duration; try 5min") from None
@@ -155,13 +158,15 @@ def formats(as_json: bool) -> None:
 @force_option
 @json_option
 def info(dataset: str, out: str | None, replace: bool, as_json: bool) -> None:
-    """The card of a DATASET or field: what it holds, where it is from, what its preparation lost."""
+    """The card of a DATASET, field or trajectories: what it holds, where it is from, what its preparation lost."""
     from mobtk.data.field import Field
     from mobtk.data.kinds import open_dataset
     from mobtk.data.trajectories import Trajectories
 
     _check_page(out, replace)
     found = open_dataset(dataset)
+    if out is not None and isinstance(found, Field | Trajectories):
+        raise BadInput(f"a page is drawn of sequences, and {dataset} holds others; leave -o out")
     if isinstance(found, Field):
         show_field(found, as_json)
     elif isinstance(found, Trajectories):
@@ -229,6 +234,8 @@ def check(
     if is_field or kind_of(files[0]) == "field":
         check_field(files, settings(pairs), as_json)
         return
+    if kind_of(files[0]) == "trajectories":
+        raise BadInput(f"{files[0]} holds trajectories already; look at them with: mobtk data info {files[0]}")
     _check_page(out, replace)
     report, points = look(list(files), reading=Reading(**reading), timezone=timezone, rows=rows)
     if out is not None:

@@ -190,9 +190,17 @@ def _events(user: NDArray[np.int32], seconds: NDArray[np.int64], cell: NDArray[n
 
 
 def split_rows(
-    users: NDArray, ends: NDArray[np.int64], how: str, shares: Sequence[float], seed: int
+    users: NDArray,
+    ends: NDArray[np.int64],
+    how: str,
+    shares: Sequence[float],
+    seed: int,
+    finer: str = "a shorter --period",
 ) -> tuple[NDArray[np.str_], list[float]]:
-    """The split of each row, by user or by the time of its end; and the two moments that part it, if by time."""
+    """The split of each row, by user or by the time of its end; and the two moments that part it, if by time.
+
+    ``finer`` is what would make more rows, for a message.
+    """
     if how == "user":
         names, number = np.unique(users.astype(str), return_inverse=True)
         if len(names) < 3:
@@ -213,7 +221,7 @@ def split_rows(
     if missing:
         raise BadInput(
             f"a split by time leaves nothing for {' and '.join(missing)}: {len(ends)} sequences end at "
-            f"{len(np.unique(ends))} different times; use a shorter --period, or --split user"
+            f"{len(np.unique(ends))} different times; use {finer}, or --split user where there are three users"
         )
     return part, cuts.tolist()
 

@@ -145,9 +145,9 @@ def prepare(
         job.mapper_config = job.fit(entry)
         cell_mapper = job.mapper()
         if min_users > 1:
-            crew.run(_census, job, job.todo("census"), "counting users")
+            crew.run(_census, job, job.tracks.todo("census"), "counting users")
             job.closed = job.crowded()
-        crew.run(_cut, job, job.todo("cut"), "cutting")
+        crew.run(_cut, job, job.tracks.todo("cut"), "cutting")
         funnel += job.funnel()
         if min_users > 1:
             funnel.append(job.thin())
@@ -203,10 +203,6 @@ class Job:
     mapper_config: dict[str, Any] | None = None
     closed: NDArray[np.int64] | None = None
     kept: NDArray[np.bool_] | None = None
-
-    def todo(self, stage: str) -> list[int]:
-        """Shards of a stage that are not done."""
-        return [s for s in range(self.tracks.shards) if not self.tracks.store.has(f"{stage}-{s:05d}")]
 
     def fit(self, entry: Any) -> dict[str, Any]:
         """The mapper over all points, as its plain configuration."""
@@ -351,21 +347,10 @@ class Job:
     def _cuts(self) -> Iterator[pa.Table]:
         """The sequences of all shards by the rank of their user, whatever the shards."""
         first = 0
-        for table in self._all_cuts():
+        for table in self.tracks.by_rank("cut", _columns(self.task.layout)):
             last = first + len(table)
             yield table if self.kept is None else table.filter(pa.array(self.kept[first:last]))
             first = last
-
-    def _all_cuts(self) -> Iterator[pa.Table]:
-        columns = _columns(self.task.layout)
-        cuts = (self.tracks.store.get(f"cut-{s:05d}", columns) for s in range(self.tracks.shards))
-        if self.tracks.folder is not None:  # there, shards are ranges of that rank
-            yield from (table for table in cuts if len(table))
-            return
-        table = pa.concat_tables(cuts)
-        codes, names = pd.factorize(table["user"].to_numpy(zero_copy_only=False))
-        order = np.argsort(user_rank(np.asarray(names, object))[codes], kind="stable")
-        yield table.take(order).combine_chunks()
 
     def tables(self, own: Mapping[str, NDArray]) -> Iterator[pa.Table]:
         """The rows of the dataset, shard by shard, with columns that only all rows together could tell."""

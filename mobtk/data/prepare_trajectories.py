@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -31,9 +31,9 @@ class Cutting(Struct, frozen=True):
 
     Args:
         gap: seconds without a point that end one.
-        every: seconds of which the first point stays only; 0 keeps all.
+        every: seconds, by the trajectory's clock, of which the first point stays only; 0 keeps all.
         min_points: shorter ones go.
-        max_points: longer ones are cut into pieces of so many.
+        max_points: longer ones are cut into equal parts that are not.
     """
 
     gap: float = 600.0
@@ -43,7 +43,7 @@ class Cutting(Struct, frozen=True):
 
     def check(self) -> None:
         """Refuse what is no cutting."""
-        if not self.gap > 0 or not self.every >= 0 or self.every >= self.gap:
+        if not self.gap > 0 or not self.every >= 0 or self.every >= self.gap or 0 < self.every < 1e-6:
             raise BadInput(f"--gap is a duration above 0 and --every one below it, not {self.gap:g} s and {self.every:g} s")
         if not 2 <= self.min_points <= self.max_points:
             raise BadInput(
@@ -108,31 +108,22 @@ def make_trajectories(
         job = Job(task, Tracks(source, work))
         collect(job.tracks, crew)
         funnel = job.tracks.funnel()
-        crew.run(_cut, job, [s for s in range(job.tracks.shards) if not job.tracks.store.has(f"cut-{s:05d}")], "cutting")
+        crew.run(_cut, job, job.tracks.todo("cut"), "cutting")
         funnel += job.funnel()
         users, ends = job.rows()
-        part, cuts = split_rows(users, ends, split, shares, seed)
+        part, cuts = split_rows(users, ends, split, shares, seed, "a shorter --gap or fewer --max-points")
+        told = {k: v for part in (source.reading, rules, cutting) for k, v in msgspec.to_builtins(part).items()}
+        told |= {"split": split, "shares": list(shares), "seed": seed}
         info = TrajectoriesInfo(
             name=name or Path(out).name,
             timezone=timezone,
             sources=inputs[:100],
             licence=licence,
-            settings={
-                **{k: v for s in (source.reading, rules, cutting) for k, v in _told(s).items()},
-                "split": split, "shares": list(shares), "seed": seed,
-            },
+            settings={k: v for k, v in told.items() if v is not None},
             funnel=funnel,
             cuts=[c / 1e6 for c in cuts],
-        )  # fmt: skip
+        )
         return Trajectories.write(out, info, job.tables(part), replace=replace, inputs=inputs)
-
-
-def _told(settings: Struct) -> dict[str, object]:
-    """Settings as TOML can hold them: what is not said is left out."""
-    import msgspec
-
-    tree: dict[str, object] = msgspec.to_builtins(settings)
-    return {k: v for k, v in tree.items() if v is not None}
 
 
 class Task(Struct, frozen=True):
@@ -149,20 +140,10 @@ class Job:
     task: Task
     tracks: Tracks
 
-    def _cuts(self) -> Iterator[pa.Table]:
-        """The trajectories of all shards by the rank of their user, whatever the shards."""
-        cuts = [self.tracks.store.get(f"cut-{s:05d}", COLUMNS) for s in range(self.tracks.shards)]
-        if self.tracks.folder is not None:  # there, shards are ranges of that rank
-            yield from (table for table in cuts if len(table))
-            return
-        table = pa.concat_tables(cuts)
-        codes, names = pd.factorize(table["user"].to_numpy(zero_copy_only=False))
-        yield table.take(np.argsort(user_rank(np.asarray(names, object))[codes], kind="stable")).combine_chunks()
-
     def rows(self) -> tuple[NDArray, NDArray[np.int64]]:
         """User and last moment of every trajectory."""
         users, ends = [], []
-        for table in self._cuts():
+        for table in self.tracks.by_rank("cut", COLUMNS):
             time = table["time"].combine_chunks()
             users.append(table["user"].to_numpy(zero_copy_only=False).astype(str))
             ends.append(time.flatten().to_numpy()[np.cumsum(time.value_lengths().to_numpy()) - 1])
@@ -171,7 +152,7 @@ class Job:
     def tables(self, split: NDArray[np.str_]) -> Iterator[pa.Table]:
         """The rows of the dataset, shard by shard, each with its split."""
         first = 0
-        for table in self._cuts():
+        for table in self.tracks.by_rank("cut", COLUMNS):
             yield table.append_column("split", pa.array(split[first : first + len(table)]))
             first += len(table)
 
@@ -194,7 +175,8 @@ class Job:
             longest = max(n["longest"] for n in notes)
             raise BadInput(
                 f"no trajectory has {cutting.min_points} points without a gap of {cutting.gap:g} s; the longest has "
-                f"{longest}: try a longer --gap, or --min-points {max(2, longest)}"
+                f"{longest}: try a longer --gap{', a shorter --every' if cutting.every else ''}"
+                + (f", or --min-points {longest}" if longest > 1 else "")
             )
         return told
 
@@ -204,14 +186,16 @@ def _cut(job: Job, s: int) -> None:
     cutting = job.task.cutting
     points = job.tracks.points(s)
     counts = []
-    if cutting.every:
-        keep = _thinned(points.user, points.time, int(cutting.every * 1e6))
-        points, lost = points.take(keep), int(np.count_nonzero(~keep))
-        counts.append({"users": points.n_users(), "points": len(points), "lost": lost})
     fresh = np.ones(len(points), bool)
     fresh[1:] = (np.diff(points.user) != 0) | (np.diff(points.time) > cutting.gap * 1e6)
-    place = _since(fresh)
-    pieces = np.flatnonzero(place % cutting.max_points == 0)  # where a trajectory begins, long ones several times
+    if cutting.every:
+        keep = _thinned(fresh, points.time, int(cutting.every * 1e6))
+        points, fresh, lost = points.take(keep), fresh[keep], int(np.count_nonzero(~keep))
+        counts.append({"users": points.n_users(), "points": len(points), "lost": lost})
+    runs = np.flatnonzero(fresh)
+    whole = np.repeat(np.diff(np.append(runs, len(points))), np.diff(np.append(runs, len(points))))  # points of its run
+    piece = _since(fresh) * -(-whole // cutting.max_points) // np.maximum(whole, 1)  # long ones fall into equal parts
+    pieces = np.flatnonzero(fresh | (np.diff(piece, prepend=0) != 0))
     lengths = np.diff(np.append(pieces, len(points)))
     stays = lengths >= cutting.min_points
     keep = np.repeat(stays, lengths)
@@ -240,10 +224,8 @@ def _since(fresh: NDArray[np.bool_]) -> NDArray[np.int64]:
     return at - np.maximum.accumulate(np.where(fresh, at, 0))
 
 
-def _thinned(user: NDArray[np.int32], time: NDArray[np.int64], apart: int) -> NDArray[np.bool_]:
-    """The first point in each stretch of so many microseconds, by a clock that begins with each user."""
-    fresh = np.ones(len(user), bool)
-    fresh[1:] = np.diff(user) != 0
-    slot = (time - time[np.arange(len(user)) - _since(fresh)]) // apart
+def _thinned(fresh: NDArray[np.bool_], time: NDArray[np.int64], apart: int) -> NDArray[np.bool_]:
+    """The first point in each stretch of so many microseconds, by a clock that begins with each fresh row."""
+    slot = (time - time[np.arange(len(time)) - _since(fresh)]) // apart
     kept: NDArray[np.bool_] = fresh | (np.diff(slot, prepend=-1) != 0)
     return kept

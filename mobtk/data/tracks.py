@@ -4,7 +4,7 @@ What ``prepare``, ``visits`` and ``check`` begin with. The points of a user end 
 the user's name, each small enough for memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from mobtk._version import __version__
 from mobtk.data.clean import Rules
 from mobtk.data.formats import Reading
 from mobtk.data.funnel import Loss
-from mobtk.data.points import MISSING, Points, concat, user_hash
+from mobtk.data.points import MISSING, Points, concat, user_hash, user_rank
 from mobtk.data.shards import Store, Workers
 from mobtk.data.sources import Piece, estimate_rows, pieces, read_piece, sample, settle
 from mobtk.errors import BadInput
@@ -144,6 +144,21 @@ class Tracks:
             return self.clean[shard]
         rows = self.store.get(f"track-{shard:05d}", ROWS)
         return _from_table(rows, self.store.get(f"track-{shard:05d}", ["name"])["name"].to_numpy(zero_copy_only=False))
+
+    def todo(self, stage: str) -> list[int]:
+        """Shards of a stage that are not done."""
+        return [s for s in range(self.shards) if not self.store.has(f"{stage}-{s:05d}")]
+
+    def by_rank(self, stage: str, columns: list[str]) -> Iterator[pa.Table]:
+        """The rows that a stage made of all shards, by the rank of their ``user``, whatever the shards."""
+        tables = (self.store.get(f"{stage}-{s:05d}", columns) for s in range(self.shards))
+        if self.folder is not None:  # there, shards are ranges of that rank
+            yield from (table for table in tables if len(table))
+            return
+        table = pa.concat_tables(tables)
+        codes, names = pd.factorize(table["user"].to_numpy(zero_copy_only=False))
+        order = np.argsort(user_rank(np.asarray(names, object))[codes], kind="stable")
+        yield table.take(order).combine_chunks()
 
     def box(self) -> tuple[float, float, float, float] | None:
         """South, west, north and east of all clean points."""

@@ -16,6 +16,7 @@ from typing import Any, Self
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tomli_w
 from msgspec import Struct, field
@@ -32,7 +33,7 @@ GROUP = 200_000
 """Points of a row group, about."""
 
 TOLD = 1000
-"""Trajectories that are looked at for a card."""
+"""Trajectories that are looked at for a card, about."""
 
 MIXED = 8
 """Row groups whose trajectories are mixed with each other in a pass over the data."""
@@ -68,7 +69,7 @@ class TrajectoriesInfo(Struct, omit_defaults=True, tag_field="kind", tag="trajec
     mobtk: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """One user's points in order.
 
@@ -131,9 +132,10 @@ class Trajectories:
 
     @cached_property
     def _splits(self) -> NDArray[np.int8]:
-        column = self._file.read(columns=["split"])["split"].to_numpy()
-        found: NDArray[np.int8] = (column[:, None] == np.array(SPLITS)).argmax(1).astype(np.int8)
-        return found
+        column = pc.index_in(self._file.read(columns=["split"])["split"], pa.array(SPLITS)).to_numpy()
+        if np.isnan(column).any():
+            raise BadInput(f"trajectories {self.path} are damaged: some are of no split; make them again")
+        return column.astype(np.int8)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Row numbers of a split: ``train``, ``valid`` or ``test``."""
@@ -141,11 +143,18 @@ class Trajectories:
             raise BadInput(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
         return np.flatnonzero(self._splits == SPLITS.index(split))
 
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.path,)
+
     def __getitem__(self, row: int) -> Trajectory:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"there is no trajectory {row}; there are {len(self):,}")
+        row %= len(self)
         group = int(np.searchsorted(self._firsts, row, side="right")) - 1
         table = self._group(group)
         i = int(row - self._firsts[group])
-        time, lat, lon = (table[name][i].values.to_numpy() for name in ("time", "lat", "lon"))
+        # copies: views would keep the whole row group in memory
+        time, lat, lon = (table[name][i].values.to_numpy().copy() for name in ("time", "lat", "lon"))
         return Trajectory(table["user"][i].as_py(), time, lat, lon)
 
     def __iter__(self) -> Iterator[Trajectory]:
@@ -170,6 +179,12 @@ class Trajectories:
         turn = np.empty(len(order), np.int64)
         turn[order] = np.arange(len(order)) // MIXED
         return rows[np.lexsort((rng.random(len(rows)), turn[group]))]
+
+    def some(self, n: int) -> list[Trajectory]:
+        """About so many, from :data:`MIXED` row groups at most, evenly spread."""
+        groups = np.unique(np.linspace(0, len(self._firsts) - 2, MIXED).astype(np.int64))
+        rows = [np.linspace(self._firsts[g], self._firsts[g + 1] - 1, -(-n // len(groups))) for g in groups]
+        return [self[int(row)] for row in np.unique(np.concatenate(rows).astype(np.int64))]
 
     def users(self) -> int:
         """How many different users there are."""
@@ -210,14 +225,16 @@ class Trajectories:
                     info.points += len(table["time"].combine_chunks().flatten())
                     for split, n in zip(*np.unique(table["split"].to_numpy(), return_counts=True), strict=True):
                         info.split[split] += int(n)
+            if not info.points:
+                raise BadInput(f"there are no trajectories to write to {path}")
             info.sha256 = fingerprint(folder / "trajectories.parquet")
             write_text(folder / "dataset.toml", tomli_w.dumps(msgspec.to_builtins(info)))
         return cls(path)
 
 
 def card(found: Trajectories) -> dict[str, Any]:
-    """What trajectories are, as plain data; medians are of at most :data:`TOLD` of them, evenly spread."""
-    some = [found[int(row)] for row in np.unique(np.linspace(0, len(found) - 1, TOLD).astype(np.int64))]
+    """What trajectories are, as plain data; medians are of some of them: see :meth:`Trajectories.some`."""
+    some = found.some(TOLD)
     steps = np.concatenate([np.diff(t.time) for t in some]) / 1e6
     metres = np.concatenate([distance(t.lat[:-1], t.lon[:-1], t.lat[1:], t.lon[1:]) for t in some])
     low, high = zip(*(found.extremes(name) for name in ("time", "lat", "lon")), strict=True)

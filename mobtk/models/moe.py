@@ -35,7 +35,7 @@ class MixtureOfExperts(Backbone):
         self.router, self.experts, self.shared, self.gate = router, nn.ModuleList(experts), shared, gate
         self.served: Tensor | None = None  # by which (best) expert each sequence of the last pass was
         self.uses_condition = experts[0].uses_condition
-        self.takes_rows = experts[0].takes_rows
+        self.takes_rows = all(e.takes_rows for e in (*experts, *([shared] if shared else [])))
         self.max_tokens, self.needs_rows = experts[0].max_tokens, experts[0].needs_rows
 
     def forward(
@@ -45,15 +45,19 @@ class MixtureOfExperts(Backbone):
         cond: Float[Tensor, "B D"] | None = None,
         state: State | None = None,
         entity: Float[Tensor, "B S"] | None = None,
+        *,
         rows: Rows | None = None,
     ) -> Float[Tensor, "B n D"]:
         """See :class:`~mobtk.contracts.Backbone`. Sequences are routed by the ``entity``: the condition if not given."""
+        if rows is not None and not self.takes_rows:
+            raise ValueError("these experts take no rows")
         if entity is None:
             entity = cond
         if state is not None and "routing" in state:
             routing: Routing = state["routing"]
         else:
-            routing = self.router(entity, x[:, schedule.group(0)])
+            first = x[:, schedule.group(0)]
+            routing = self.router(entity, first if rows is None else _padded_by_mean(first, rows.lengths))
         if state is not None and "routing" not in state:
             state["routing"] = routing
             state["experts"] = [
@@ -78,8 +82,8 @@ class MixtureOfExperts(Backbone):
         return out
 
     def _of(self, rows: Rows | None, who: Int[Tensor, "m"] | None = None) -> dict[str, Rows]:
-        """The argument ``rows`` for some sequences, where it is given and experts take one."""
-        if rows is None or not self.takes_rows:
+        """The argument ``rows`` for some sequences, where it is given."""
+        if rows is None:
             return {}
         parts = (rows.lengths, rows.times, rows.places)
         return {"rows": rows if who is None else Rows(*(None if part is None else part[who] for part in parts))}
@@ -87,3 +91,12 @@ class MixtureOfExperts(Backbone):
     def new_state(self, batch: int, schedule: Schedule) -> State:
         """Which experts serve how many is known at the first group only; their states are made then."""
         return {"shared": self.shared.new_state(batch, schedule) if self.shared is not None else None}
+
+
+def _padded_by_mean(x: Float[Tensor, "B n D"], lengths: Int[Tensor, "B"] | None) -> Float[Tensor, "B n D"]:
+    """Features whose padding is the mean of what is there, so that it decides nothing."""
+    if lengths is None:
+        return x
+    there = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
+    mean = torch.where(there, x, 0.0).sum(1, keepdim=True) / there.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(there, x, mean)

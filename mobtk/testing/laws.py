@@ -282,7 +282,7 @@ def padding_changes_nothing(kind: type[Backbone]) -> None:
         lengths = torch.tensor([9, 4, 1])
         padding = torch.arange(9) >= lengths[:, None]
         noisy = torch.where(padding[..., None], x + 3 * _noise(x), x)
-        a, b = (backbone(given, schedule, cond, None, Rows(lengths)) for given in (x, noisy))
+        a, b = (backbone(given, schedule, cond, rows=Rows(lengths)) for given in (x, noisy))
         _same(a[~padding], b[~padding], f"padding is read under {schedule.lengths}")
         short = Schedule.autoregressive(4) if schedule.is_autoregressive else Schedule((4,))
         _same(a[1:2, :4], backbone(x[1:2, :4], short, cond[1:2]), "a padded sequence gets another output than alone")

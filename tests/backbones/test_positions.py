@@ -9,7 +9,9 @@ from mobtk.backbones.transformer import Transformer
 from mobtk.contracts import Rows
 from mobtk.errors import BadInput, PartMismatch
 from mobtk.models.assemble import assemble
+from mobtk.models.moe import MixtureOfExperts
 from mobtk.recipe import AUTOREGRESSIVE
+from mobtk.routers.input import InputRouter
 from mobtk.schedule import Schedule
 from mobtk.testing.fixtures import small_mapper
 
@@ -40,10 +42,10 @@ def _part(rows, where):
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_token_by_token_is_all_at_once(kind, how):
     model, (x, rows), schedule = _model(kind, how), _given(), Schedule.autoregressive(TOKENS)
-    whole = model(x, schedule, None, None, rows)
+    whole = model(x, schedule, rows=rows)
     for parts in ([slice(0, 6), slice(6, 9)], [slice(i, i + 1) for i in range(TOKENS)]):
         state = model.new_state(len(x), schedule)
-        told = torch.cat([model(x[:, p], schedule, None, state, _part(rows, p)) for p in parts], 1)
+        told = torch.cat([model(x[:, p], schedule, None, state, rows=_part(rows, p)) for p in parts], 1)
         torch.testing.assert_close(told, whole, atol=1e-5, rtol=1e-4)
 
 
@@ -53,8 +55,8 @@ def test_where_tokens_stand_matters_as_it_should(kind, how):
     """The same tokens in another order are another sequence, but for a model that knows no positions."""
     model, (x, rows), schedule = _model(kind, how), _given(), Schedule((TOKENS,))
     order = torch.randperm(TOKENS, generator=torch.Generator().manual_seed(2))
-    mixed = model(x[:, order], schedule, None, None, _part(rows, order))
-    same = torch.allclose(mixed, model(x, schedule, None, None, rows)[:, order], atol=1e-4)
+    mixed = model(x[:, order], schedule, rows=_part(rows, order))
+    same = torch.allclose(mixed, model(x, schedule, rows=rows)[:, order], atol=1e-4)
     assert same == (how in ("none", "rotary-time", "rotary-place"))  # the last two move with their tokens
 
 
@@ -62,11 +64,11 @@ def test_where_tokens_stand_matters_as_it_should(kind, how):
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_only_differences_of_moments_and_places_count(kind, how, what):
     model, (x, rows), schedule = _model(kind, how), _given(), Schedule.autoregressive(TOKENS)
-    before = model(x, schedule, None, None, rows)
+    before = model(x, schedule, rows=rows)
     moved = Rows(**{"times": rows.times, "places": rows.places, what: getattr(rows, what) + 7})
-    torch.testing.assert_close(model(x, schedule, None, None, moved), before, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(model(x, schedule, rows=moved), before, atol=1e-4, rtol=1e-3)
     stretched = Rows(**{"times": rows.times, "places": rows.places, what: getattr(rows, what) * 2})
-    assert not torch.allclose(model(x, schedule, None, None, stretched), before, atol=1e-4)
+    assert not torch.allclose(model(x, schedule, rows=stretched), before, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
@@ -88,3 +90,30 @@ def test_what_cannot_be_is_told():
     recipe = AUTOREGRESSIVE.change("backbone.positions", "rotary-time").change("traits", [])
     with pytest.raises(PartMismatch, match="reads the moment or place of each token"):
         assemble(recipe, small_mapper(), 24, {})
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_a_cache_wants_sequences_of_one_length(kind):
+    model, (x, _), schedule = _model(kind, "rotary"), _given(), Schedule.autoregressive(TOKENS)
+    with pytest.raises(ValueError, match="no common cache"):
+        model(x, schedule, None, model.new_state(3, schedule), rows=Rows(torch.tensor([9, 4, 1])))
+
+
+@pytest.mark.parametrize("how", ["learned", "sinusoidal"])
+def test_positions_begin_as_small_as_embeddings(how):
+    for kind in BACKBONES:
+        x = torch.zeros(1, TOKENS, 16)
+        told, _ = kind(16, heads=2, positions=how).positions(x, Schedule((TOKENS,)), 0)
+        assert 0.01 < told.std() < 0.04
+
+
+def test_padding_does_not_choose_the_expert():
+    """A mixture by the inputs of a first group that is padded."""
+    torch.manual_seed(0)
+    experts = [_model(GPT2, "rotary") for _ in range(3)]
+    mixture = MixtureOfExperts(InputRouter(3, 16), experts, _model(GPT2, "rotary")).eval()
+    x, schedule, lengths = torch.randn(8, TOKENS, 16), Schedule((TOKENS,)), torch.tensor([9, 3, 1, 4, 5, 2, 7, 6])
+    padding = torch.arange(TOKENS) >= lengths[:, None]
+    noisy = torch.where(padding[..., None], x + 5 * torch.randn_like(x), x)
+    a, b = (mixture(given, schedule, rows=Rows(lengths)) for given in (x, noisy))
+    torch.testing.assert_close(a[~padding], b[~padding], atol=1e-5, rtol=1e-4)

@@ -1,5 +1,6 @@
 """Trajectories: every point of the files is in one, or the funnel says why not; and each is read once in a pass."""
 
+import pickle
 import subprocess
 import sys
 from itertools import pairwise
@@ -56,7 +57,7 @@ def test_points_come_back_as_they_were_measured(tmp_path):
 
 def test_long_ones_are_cut_short_ones_go_and_the_funnel_says_so(tmp_path):
     made = _made(tmp_path, [*range(25), 1000, 2000, 2001], max_points=10, min_points=5, gap=60)
-    assert sorted(len(t) for t in made) == [5, 5, 5, *[10] * 6]
+    assert sorted(len(t) for t in made) == [*[8] * 6, *[9] * 3]
     last = made.info.funnel[-1]
     assert (last.points, last.sequences, last.why.split()[0]) == (75, 9, "9")
     assert made.info.points == 75 == sum(map(len, made))
@@ -66,6 +67,18 @@ def test_points_may_be_thinned(tmp_path):
     made = _made(tmp_path, [0, 1, 2, 5, 9, 10, 19, 31], every=10, gap=100)
     assert [((t.time - t.time[0]) / 1e6).tolist() for t in made] == [[0, 10, 31]] * 3
     assert next(loss for loss in made.info.funnel if loss.step == "every 10 s").points == 9
+
+
+def test_thinning_makes_no_gaps(tmp_path):
+    made = _made(tmp_path, [*range(0, 60), *range(649, 709)], every=60, gap=600)
+    assert [((t.time - t.time[0]) / 1e6).tolist() for t in made] == [[0, 649, 660]] * 3
+
+
+def test_a_trajectory_is_found_by_number_and_travels_by_pickle(tmp_path):
+    made = pickle.loads(pickle.dumps(_made(tmp_path, np.arange(0, 100, 5))))
+    assert np.array_equal(made[-1].time, made[len(made) - 1].time) and made[0].time.flags.writeable
+    with pytest.raises(IndexError, match="no trajectory 3"):
+        made[3]
 
 
 @pytest.mark.parametrize("split", ["user", "time"])
@@ -166,11 +179,13 @@ def test_the_card_says_what_a_step_is(tmp_path):
         ({"cutting": Cutting(min_points=9, max_points=8)}, "from 2 on in that order"),
         (
             {"cutting": Cutting(gap=4)},
-            "without a gap of 4 s; the longest has 1: try a longer --gap",
+            "without a gap of 4 s; the longest has 1: try a longer --gap$",
         ),
         ({"rules": Rules(since="2030-01-01")}, "no point of .* is left after the step 'in time"),
         ({"reading": Reading(format="auto", lat="y")}, "no column 'y'"),
         ({"timezone": "Mars/Base"}, "Mars/Base"),
+        ({"cutting": Cutting(every=1e-8)}, "--every one below it"),
+        ({"split": "time"}, "a shorter --gap or fewer --max-points"),
         ({"shares": (0.5, 0.5, 0.5)}, "three numbers that sum to 1"),
     ],
 )
@@ -200,5 +215,12 @@ def test_the_command_does_the_same(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "3 trajectories of 3 users, 60 points" in done.stdout
+    for wrong, said in (
+        (["check", tmp_path / "out"], "holds trajectories already"),
+        (["info", tmp_path / "out", "-o", tmp_path / "page.html"], "leave -o out"),
+        (["trajectories", file, "-o", tmp_path / "x", "--gap", "600"], "is no duration; try 5min"),
+    ):
+        refused = subprocess.run([*command[:4], *wrong], capture_output=True, text=True)
+        assert refused.returncode == 2 and said in refused.stderr
     told = subprocess.run([*command[:4], "info", tmp_path / "out"], capture_output=True, text=True)
     assert told.stdout.splitlines()[:3] == done.stdout.splitlines()[:3]
