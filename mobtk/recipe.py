@@ -100,7 +100,8 @@ class Forecast(Struct, forbid_unknown_fields=True):
             of the ``week``.
         window: what is besides subtracted from a window and added to its forecast: nothing (``none``), its ``last`` value,
             or its ``mean``, and then it is divided by its standard deviation, too.
-        loss: the mean absolute error of ``scaled`` values or of ``real`` ones.
+        loss: the mean error of ``scaled`` values or of ``real`` ones.
+        error: ``absolute``, which makes a forecast the median; ``squared``, the mean; or ``huber``, squared up to 1.
     """
 
     history: Positive = 96
@@ -111,6 +112,7 @@ class Forecast(Struct, forbid_unknown_fields=True):
     season: Annotated[str, Meta(pattern="^(none|day|week)$")] = "none"
     window: Annotated[str, Meta(pattern="^(none|last|mean)$")] = "none"
     loss: Annotated[str, Meta(pattern="^(scaled|real)$")] = "scaled"
+    error: Annotated[str, Meta(pattern="^(absolute|squared|huber)$")] = "absolute"
 
 
 class Recipe(Struct, forbid_unknown_fields=True):

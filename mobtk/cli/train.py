@@ -35,7 +35,7 @@ def train(run: str, resume: bool, restart: bool, until: str | None, device: str,
     what = {
         "tokenizer": "share of steps decoded wrong",
         "generator": "nats a token",
-        "forecaster": "mean absolute error as in its loss",
+        "forecaster": "mean error as in its loss",
     }
     text = "\n".join(f"{s}: {what[s]} {figure:.4f} on validation, epoch {epoch}" for s, (figure, epoch) in best.items())
     nexts = {"generator": f"generate {run} -n 1000", "forecaster": f"evaluate {run}"}

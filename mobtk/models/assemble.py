@@ -176,6 +176,7 @@ def assemble_forecaster(
             recipe.width,
             settings.entity,
             real_loss=settings.loss == "real",
+            error=settings.error,
         )
 
 

@@ -6,10 +6,13 @@ from typing import final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mobtk.contracts import Backbone, FieldTokenizer, Mixer
 from mobtk.models.moe import MixtureOfExperts
 from mobtk.models.scaling import Scaler
+
+ERRORS = {"absolute": F.l1_loss, "squared": F.mse_loss, "huber": F.huber_loss}
 
 
 @final
@@ -28,6 +31,7 @@ class Forecaster(nn.Module):
         channels: ``C``.
         entity: ``S``, width of the learned embedding of a node.
         real_loss: the loss is of real values, not of scaled ones.
+        error: of which the loss is the mean; see :class:`mobtk.recipe.Forecast`.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Forecaster(nn.Module):
         entity: int,
         *,
         real_loss: bool = False,
+        error: str = "absolute",
     ) -> None:
         super().__init__()
         self.tokenizer, self.scaler = tokenizer, scaler
@@ -49,7 +54,7 @@ class Forecaster(nn.Module):
         self.backbones = nn.ModuleList(backbone for _, backbone in layers)
         self.entity = nn.Parameter(nn.init.xavier_uniform_(torch.empty(nodes, entity)))
         self.head = nn.Linear(tokenizer.schedule.n_tokens * width, horizon * channels)
-        self.horizon, self.real_loss = horizon, real_loss
+        self.horizon, self.real_loss, self.error = horizon, real_loss, error
 
     def forward(self, history: Float[Tensor, "B T N C"], slots: Int[Tensor, "B both"]) -> Float[Tensor, "B H N C"]:
         """Forecasts in real units. NaN in the history was not measured; slots are of its steps and the next ``H``."""
@@ -71,15 +76,16 @@ class Forecaster(nn.Module):
         return out.view(b, n, self.horizon, -1).transpose(1, 2) * width + shift
 
     def loss(self, values: Float[Tensor, "B both N C"], slots: Int[Tensor, "B both"]) -> dict[str, Float[Tensor, ""]]:
-        """Mean absolute error over what was measured, and what the backbones add to it."""
+        """Mean error over what was measured, and what the backbones add to it."""
         scaled = self.scaler.scale(values, slots)
         steps = values.shape[1] - self.horizon
         truth = scaled[:, steps:]
-        error = (self.scaled(scaled[:, :steps]) - truth).abs()
-        if self.real_loss:
-            error = error * self.scaler.std
         known = ~truth.isnan()
-        terms = {"error": torch.where(known, error, 0.0).sum() / known.sum().clamp(min=1)}
+        off = torch.where(known, self.scaled(scaled[:, :steps]) - truth, 0.0)
+        if self.real_loss:
+            off = off * self.scaler.std
+        error = ERRORS[self.error](off, torch.zeros_like(off), reduction="sum")
+        terms = {"error": error / known.sum().clamp(min=1)}
         extra = [b.auxiliary_loss for b in self.backbones if b.auxiliary_loss is not None]
         if extra:
             terms["experts"] = torch.stack(extra).sum()
