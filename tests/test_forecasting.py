@@ -217,6 +217,25 @@ def test_baselines_live_with_gaps(tmp_path):
 # ---------------------------------------------------------------------------------------------- training and after
 
 
+@pytest.mark.parametrize(
+    ("error", "of"),
+    [("absolute", np.abs), ("squared", np.square), ("huber", lambda e: np.where(np.abs(e) < 1, e**2 / 2, np.abs(e) - 0.5))],
+)
+@pytest.mark.parametrize("loss", ["scaled", "real"])
+def test_the_loss_is_the_mean_of_the_errors_that_were_measured(tmp_path, error, of, loss):
+    values = _days()
+    values[::7, 1] = np.nan
+    field = _field(tmp_path / "field", values)
+    changes = {**SMALL, "forecast.error": error, "forecast.loss": loss}
+    model = mobtk.build("forecaster", tmp_path / "run", data=field.path, changes=changes).forecaster()
+    shown = torch.from_numpy(np.array(field.values[None, : 24 + 6]))
+    at = torch.zeros(1, 24 + 6, dtype=torch.long)
+    off = (model(shown[:, :24], at) - shown[:, 24:]).detach()[0].numpy()
+    if loss == "scaled":
+        off = off / model.scaler.std.numpy()
+    assert model.loss(shown, at)["error"].item() == pytest.approx(np.nanmean(of(off)), rel=1e-4)
+
+
 def test_it_learns_and_is_scored_beside_baselines(run):
     result = evaluate_forecaster(run)
     assert list(result["scores"]) == ["model", "last value", "historical average", "seasonal naive", "ridge"]
