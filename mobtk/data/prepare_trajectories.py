@@ -33,7 +33,7 @@ class Cutting(Struct, frozen=True):
         gap: seconds without a point that end one.
         every: seconds, by the trajectory's clock, of which the first point stays only; 0 keeps all.
         min_points: shorter ones go.
-        max_points: longer ones are cut into equal parts that are not.
+        max_points: longer ones are cut into equal parts of so many at most.
     """
 
     gap: float = 600.0
@@ -192,8 +192,8 @@ def _cut(job: Job, s: int) -> None:
         keep = _thinned(fresh, points.time, int(cutting.every * 1e6))
         points, fresh, lost = points.take(keep), fresh[keep], int(np.count_nonzero(~keep))
         counts.append({"users": points.n_users(), "points": len(points), "lost": lost})
-    runs = np.flatnonzero(fresh)
-    whole = np.repeat(np.diff(np.append(runs, len(points))), np.diff(np.append(runs, len(points))))  # points of its run
+    runs = np.diff(np.append(np.flatnonzero(fresh), len(points)))
+    whole = np.repeat(runs, runs)  # points of the run that each is of
     piece = _since(fresh) * -(-whole // cutting.max_points) // np.maximum(whole, 1)  # long ones fall into equal parts
     pieces = np.flatnonzero(fresh | (np.diff(piece, prepend=0) != 0))
     lengths = np.diff(np.append(pieces, len(points)))
