@@ -31,6 +31,12 @@ torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws its weights and noise alike, whatever ran before it."""
+    torch.manual_seed(4)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     if not SHARED.is_dir():
