@@ -16,6 +16,7 @@ def mobtk_register(registry: Registry) -> None:
 
     registry.tokenizer("cells", "mobtk.tokenizers.cells:CellTokens", "One token a step: the cell; autoregressive")
     registry.tokenizer("rvq", "mobtk.tokenizers.rvq:ResidualVQ", "Multi-scale residual codes, coarse to fine")
+    registry.tokenizer("points", "mobtk.tokenizers.points:Points", "For points: steps in units of each trajectory; patches")
     registry.tokenizer("patches", "mobtk.tokenizers.patches:Patches", "For fields: a token for so many steps of a node")
 
     registry.backbone(
@@ -44,5 +45,6 @@ def mobtk_register(registry: Registry) -> None:
     registry.recipe("default", "mobtk.recipe:DEFAULT", "Coarse to fine: grid, rvq, transformer")
     registry.recipe("autoregressive", "mobtk.recipe:AUTOREGRESSIVE", "Hour by hour: grid, cells, gpt2")
     registry.recipe("forecaster", "mobtk.recipe:FORECASTER", "A field: patches of each node through a transformer")
+    registry.recipe("completer", "mobtk.recipe:COMPLETER", "Points: predict, fill gaps, tell travel times")
     registry.recipe("demo", "mobtk.recipe:DEMO", "The default, sized for a few minutes on two cores")
     registry.recipe("tiny", "mobtk.recipe:TINY", "The default, for tests and tries: trains in seconds")

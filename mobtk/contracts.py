@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
@@ -304,6 +304,83 @@ class Mixer(nn.Module, ABC):
 
 
 @dataclass(frozen=True, eq=False)
+class Paths:
+    """Trajectories of continuous points as a model reads them; what stands after their lengths, or is hidden, is not looked
+    at.
+
+    Args:
+        place: ``(B, n, 2)`` float64 metres east and north of an origin, which is the first point by default.
+        time: ``(B, n)`` float64 seconds since the first point.
+        start: ``(B,)`` float64 seconds of the first point since Monday, 0 o'clock, by local clocks.
+        hidden_place, hidden_time: ``(B, n)`` what is to be foretold; of the first point, nothing.
+        lengths: ``(B,)`` points that are there.
+    """
+
+    place: Float[Tensor, "B n 2"]
+    time: Float[Tensor, "B n"]
+    start: Float[Tensor, "B"]
+    hidden_place: Bool[Tensor, "B n"]
+    hidden_time: Bool[Tensor, "B n"]
+    lengths: Int[Tensor, "B"]
+
+
+@dataclass(frozen=True, eq=False)
+class PointTokens:
+    """What a backbone reads of points, and what the numbers of the heads mean: ``truth = anchor + unit * number``.
+
+    Args:
+        inputs: ``(B, l, D)``, of ``patch`` points each.
+        rows: how long they are, when and where.
+        place, time: anchors of each point, ``(B, l * patch, 2)`` metres and ``(B, l * patch)`` seconds.
+        metres, seconds: units of each point, ``(B, l * patch)``, above 0.
+    """
+
+    inputs: Float[Tensor, "B l D"]
+    rows: Rows
+    place: Float[Tensor, "B p 2"]
+    time: Float[Tensor, "B p"]
+    metres: Float[Tensor, "B p"]
+    seconds: Float[Tensor, "B p"]
+
+
+class PointTokenizer(nn.Module, ABC):
+    """Continuous points -> tokens, and what is told of them -> points.
+
+    Built as ``PointTokenizer(width, **options)``.
+
+    Attributes:
+        patch: points of a token; ``n`` is a multiple of it.
+        place_head: from what the backbone says of a point to its place, two numbers.
+        time_head: and to its moment, one number.
+    """
+
+    patch: int
+    place_head: Head
+    time_head: Head
+
+    @abstractmethod
+    def fit(self, paths: Paths) -> None:
+        """Measure units on some of the training split, before anything is learned; they are kept with the weights."""
+
+    @abstractmethod
+    def at_once(self, paths: Paths) -> PointTokens:
+        """All tokens as one group, made of what is shown before and after each point."""
+
+    @abstractmethod
+    def onward(self, paths: Paths, first: int, last: int, state: State) -> PointTokens:
+        """Tokens ``first`` to ``last - 1``, each made of all points before it and of the shown moments of its own, not of
+        their places.
+
+        Called with an empty ``state`` at first, and then for the tokens that follow, in which the tokenizer may keep what it
+        does not want to compute again.
+        """
+
+    @abstractmethod
+    def apart(self, hidden: Float[Tensor, "B l D"]) -> Float[Tensor, "B p D"]:
+        """What the backbone says of each token -> what it says of each point, for the heads."""
+
+
+@dataclass(frozen=True, eq=False)
 class Hidden:
     """What of a trajectory of ``n`` points is to be foretold, and what is not there at all.
 
@@ -333,10 +410,10 @@ class Mask(ABC):
 
 CONTRACTS: Mapping[str, tuple[type, ...]] = {
     "mapper": (SpatialMapper,),
-    "tokenizer": (Tokenizer, FieldTokenizer),
+    "tokenizer": (Tokenizer, FieldTokenizer, PointTokenizer),
     "backbone": (Backbone,),
     "router": (Router,),
     "mixer": (Mixer,),
     "mask": (Mask,),
 }
-"""The contracts of which a part of each kind signs one: tokenizers are of sequences, or of fields."""
+"""The contracts of which a part of each kind signs one: tokenizers are of sequences, of fields, or of points."""

@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mobtk.contracts import Hidden, Paths
 from mobtk.data.field import Field, spread
+from mobtk.data.trajectories import Trajectory
 from mobtk.errors import BadInput
+from mobtk.models.assemble import build_masks
+from mobtk.models.completer import Completer
 from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
+from mobtk.models.paths import collate, hide, nothing_hidden, turned, window
 from mobtk.models.scaling import slots
 from mobtk.runs import Run
 from mobtk.storage import new_file
@@ -42,6 +47,10 @@ class Lessons(ABC):
     rows: dict[str, NDArray[np.int64]]
     unit: str
 
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The training rows in the order of a pass over them."""
+        return rng.permutation(self.rows["train"])
+
     @abstractmethod
     def stage(self, name: str) -> tuple[nn.Module, Validate]:
         """From rows to the terms of the loss, as a module; and how it is validated. What does not learn is frozen."""
@@ -51,6 +60,8 @@ def lessons_of(run: Run, device: torch.device, folder: Path, rank: int, world: i
     """What the model of a run is taught. What is computed once for all epochs is kept in the folder."""
     if run.recipe.task == "forecast":
         return ForecasterLessons(run, device)
+    if run.recipe.task == "complete":
+        return CompleterLessons(run, device)
     return GeneratorLessons(run, device, folder, rank, world)
 
 
@@ -195,6 +206,87 @@ class Windows:
         """``(B, T + H, N, C)`` values and ``(B, T + H)`` slots."""
         steps = starts[:, None] + np.arange(self.length)
         return torch.from_numpy(self.field.values[steps]), torch.from_numpy(self.slots[steps])
+
+
+class CompleterLessons(Lessons):
+    """Pieces of trajectories, read from disk as they are needed: some batches step by step, the others at once, with what masks
+    hide; validated by the same, with masks that stay the same.
+    """
+
+    unit = "trajectories"
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.device, self.settings = device, run.recipe.complete
+        self.data = run.trajectories()
+        self.rows = {split: self.data.rows(split) for split in ("train", "valid")}
+        for split in ("train", "valid"):
+            if not len(self.rows[split]):
+                raise BadInput(f"trajectories {self.data.path} have none in split {split!r}; make them with other --shares")
+        self.model: Completer = run.completer(weights=False).to(device)
+        self.masks, self.shares = build_masks(run.recipe)
+        self.origin = run.origin()
+        self.stages = ["completer"]
+
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """See :class:`Lessons`: few row groups at a time."""
+        return self.data.mixed(self.rows["train"], rng)
+
+    def stage(self, name: str) -> tuple[nn.Module, Validate]:
+        """See :class:`Lessons`."""
+        share = self.settings.onward
+
+        def loss(rows: Tensor) -> dict[str, Tensor]:
+            rng = np.random.default_rng(int(torch.randint(2**62, ()).item()))
+            onward = bool(rng.random() < share)
+            paths = self.batch(rows.numpy(), onward, rng)
+            return self.model.loss(turned(paths, rng) if self.settings.turned else paths, onward)
+
+        @torch.inference_mode()
+        def validate() -> tuple[float, dict[str, float]]:
+            rng = np.random.default_rng(0)
+            rows = spread(self.rows["valid"], MOST_VALIDATED)
+            report, total = {}, 0.0
+            for onward, weight in ((True, share), (False, 1 - share)):
+                if weight:
+                    figure = self._valid(rows, onward, rng)
+                    report["valid_onward" if onward else "valid_at_once"] = figure
+                    total += weight * figure
+            return total, {"valid_loss": total, **report}
+
+        return _Step(self.model, loss), validate
+
+    def batch(self, rows: NDArray[np.int64], onward: bool, rng: np.random.Generator) -> Paths:
+        """A piece of each trajectory, and what is hidden of it."""
+        pieces = [window(self.data[int(row)], self.settings.window, rng) for row in rows]
+        hidden = [self._untimed(len(p), rng) if onward else self._masked(p, rng) for p in pieces]
+        return collate(
+            pieces, hidden, self.data.info.timezone,
+            multiple=self.model.tokenizer.patch, origin=self.origin, device=self.device,
+        )  # fmt: skip
+
+    def _untimed(self, n: int, rng: np.random.Generator) -> Hidden:
+        """Moments hidden from some point on, of some trajectories."""
+        found = nothing_hidden(n)
+        if rng.random() < self.settings.untimed:
+            found.time[int(rng.integers(1, n)) :] = True
+        return found
+
+    def _masked(self, trajectory: Trajectory, rng: np.random.Generator) -> Hidden:
+        fits = [len(trajectory) >= mask.least for mask in self.masks]
+        if not any(fits):
+            return nothing_hidden(len(trajectory))
+        shares = np.where(fits, self.shares, 0.0)
+        return hide(trajectory, self.masks[rng.choice(len(self.masks), p=shares / shares.sum())], rng)
+
+    def _valid(self, rows: NDArray[np.int64], onward: bool, rng: np.random.Generator) -> float:
+        """Nats for each place and moment that is asked for, by so many of either."""
+        total, known = 0.0, 0
+        for part in _split(rows, 64):
+            paths = self.batch(part, onward, rng)
+            for loss, asked in zip(self.model.losses(paths, onward), self.model.asked(paths, onward), strict=True):
+                total += float(torch.where(asked, loss, 0.0).sum())
+                known += int(asked.sum())
+        return total / max(known, 1)
 
 
 def _split(rows: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:

@@ -74,6 +74,7 @@ class Training(Struct, forbid_unknown_fields=True):
     tokenizer: Stage = field(default_factory=Stage)
     generator: Stage = field(default_factory=Stage)
     forecaster: Stage = field(default_factory=Stage)
+    completer: Stage = field(default_factory=Stage)
     privacy: Privacy = field(default_factory=Privacy)
 
 
@@ -115,23 +116,52 @@ class Forecast(Struct, forbid_unknown_fields=True):
     error: Annotated[str, Meta(pattern="^(absolute|squared|huber)$")] = "absolute"
 
 
+class WeightedMask(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A mask by name, with options of its constructor and how often it is drawn beside others."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    weight: Rate = 1.0
+
+
+class Complete(Struct, forbid_unknown_fields=True):
+    """What a completer is asked while it learns.
+
+    Args:
+        window: points of a trajectory that it reads; of a longer one it learns such a piece in each pass.
+        onward: share of the batches that it learns step by step; the others it learns at once, with what masks hide.
+        untimed: share of the trajectories learned step by step of which moments are hidden, too, from some point on.
+        masks: one of them is drawn for each trajectory that is learned at once.
+        turned: whether it learns each walk turned by some angle, and half of them in a mirror.
+        origin: places are measured from the ``first`` point of each trajectory, or from the ``centre`` of the data.
+    """
+
+    window: Annotated[int, Meta(ge=4)] = 128
+    onward: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    untimed: Annotated[float, Meta(ge=0, le=1)] = 0.25
+    masks: tuple[WeightedMask, ...] = ()
+    turned: bool = True
+    origin: Annotated[str, Meta(pattern="^(first|centre)$")] = "first"
+
+
 class Recipe(Struct, forbid_unknown_fields=True):
     """The parts of one model.
 
     Args:
-        task: ``generate`` (sequences of places) or ``forecast`` (a field). What belongs to the other task is left out of
-            the TOML and may not be changed.
+        task: ``generate`` (sequences of places), ``forecast`` (a field) or ``complete`` (trajectories of points). What
+            belongs to another task is left out of the TOML and may not be changed.
         width: ``D``, the width of backbone, inputs and condition.
         mixer: mixes over the nodes of a field.
         experts: backbones the router chooses among; 1 needs no router.
         shared: whether a backbone serves everything besides the experts.
         forecast: what a forecaster reads and foretells.
+        complete: what a completer is asked.
         traits: what is known of a person before generation, as columns of the dataset.
         trait_cells: how home and work are read: by their ``place`` on the map, or from a ``table`` with a vector a cell.
         source: the paper, or what it was made from.
     """
 
-    task: Annotated[str, Meta(pattern="^(generate|forecast)$")] = "generate"
+    task: Annotated[str, Meta(pattern="^(generate|forecast|complete)$")] = "generate"
     source: str = ""
     width: Positive = 128
     mapper: Part = field(default_factory=lambda: Part("grid"))
@@ -142,6 +172,7 @@ class Recipe(Struct, forbid_unknown_fields=True):
     experts: Positive = 1
     shared: bool = False
     forecast: Forecast = field(default_factory=Forecast)
+    complete: Complete = field(default_factory=Complete)
     traits: tuple[str, ...] = ("home", "work", "cluster")
     trait_cells: Annotated[str, Meta(pattern="^(place|table)$")] = "place"
     sampling: Sampling = field(default_factory=Sampling)
@@ -218,14 +249,18 @@ PARTS = ("mapper", "tokenizer", "mixer", "backbone", "router")
 PARTS_OF_TASK = {
     "generate": ("mapper", "tokenizer", "backbone", "router"),
     "forecast": ("tokenizer", "mixer", "backbone", "router"),
+    "complete": ("tokenizer", "backbone"),
 }
 
+OF_GENERATOR = (
+    "mapper", "traits", "trait_cells", "sampling", "training.tokenizer", "training.generator", "training.privacy"
+)  # fmt: skip
+
 OTHER_TASK = {
-    "generate": ("mixer", "shared", "forecast", "training.forecaster"),
-    "forecast": (
-        "mapper", "traits", "trait_cells", "sampling", "training.tokenizer", "training.generator", "training.privacy"
-    ),
-}  # fmt: skip
+    "generate": ("mixer", "shared", "forecast", "complete", "training.forecaster", "training.completer"),
+    "forecast": (*OF_GENERATOR, "complete", "training.completer"),
+    "complete": (*OF_GENERATOR, "router", "experts", "mixer", "shared", "forecast", "training.forecaster"),
+}
 """Settings that a recipe of a task does not have."""
 
 
@@ -272,6 +307,18 @@ FORECASTER = Recipe(
     backbone=Part("transformer", {"depth": 2, "heads": 4, "dropout": 0.2}),
     forecast=Forecast(window="mean"),
     training=Training(precision="float32", forecaster=Stage(epochs=10, batch=32, lr=1e-3, patience=3)),
+)
+COMPLETER = Recipe(
+    task="complete",
+    source="points step by step and at once, through a transformer",
+    width=64,
+    tokenizer=Part("points"),
+    backbone=Part("transformer", {"depth": 2, "heads": 4}),
+    complete=Complete(
+        onward=0.5,
+        masks=tuple(WeightedMask(name) for name in ("random", "block", "last", "keep-every", "travel-time")),
+    ),
+    training=Training(precision="float32", completer=Stage(epochs=30, batch=64, lr=2e-3)),
 )
 TINY = Recipe(
     source="the default, for tests and tries: seconds on one core, and nothing to be proud of",

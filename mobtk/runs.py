@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,19 +30,28 @@ from mobtk.data.dataset import Dataset, Info
 from mobtk.data.field import Field
 from mobtk.data.kinds import open_dataset
 from mobtk.data.prepare_field import make_field
-from mobtk.data.trajectories import Trajectories
+from mobtk.data.trajectories import Trajectories, TrajectoriesInfo
+from mobtk.data.walks import make_walks
 from mobtk.errors import BadInput
-from mobtk.models.assemble import assemble, assemble_forecaster, check
+from mobtk.models.assemble import assemble, assemble_completer, assemble_forecaster, check
+from mobtk.models.completer import Completer
 from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
+from mobtk.models.paths import collate, nothing_hidden
 from mobtk.models.scaling import slots
 from mobtk.plugins import loaded, registry
 from mobtk.recipe import PARTS_OF_TASK, Part, Recipe
 from mobtk.storage import PathLike, new_file, new_folder, to_json, write_text
 
+Data = Dataset | Field | Trajectories
+
+FITTED = 512
+"""Trajectories on which a completer's units are measured."""
+
 DATA = {
     "generate": {"name", "dataset", "step", "steps", "steps_per_day", "trait_sizes", "mapper", "sha256"},
     "forecast": {"name", "dataset", "step", "start", "cuts", "nodes", "channels", "sha256", "graph_sha256"},
+    "complete": {"name", "dataset", "centre", "sha256"},
 }
 """What ``data.json`` says of the data a run is for."""
 
@@ -74,10 +84,10 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: PathLike, recipe: Recipe, dataset: Dataset | Field | None, *, weeks: int = 10_000, replace: bool = False
+        cls, path: PathLike, recipe: Recipe, dataset: Data | None, *, weeks: int = 10_000, replace: bool = False
     ) -> Self:
         """Write a new run with fresh weights. Without a dataset, the built-in city is prepared inside the folder; for a
-        forecaster, the field of its people.
+        forecaster, the field of its people; for a completer, so many walks.
         """
         check(recipe)
         recipe = copy.deepcopy(recipe)  # a recipe of a plugin stays as it is
@@ -88,7 +98,8 @@ class Run:
             if dataset is None:
                 dataset = _city(folder, recipe, weeks)
             model, data = _fitted(recipe, dataset)
-            data = {"name": dataset.info.name, "dataset": where, "step": dataset.info.step, **data}
+            step = {} if isinstance(dataset, Trajectories) else {"step": dataset.info.step}
+            data = {"name": dataset.info.name, "dataset": where, **step, **data}
             write_text(folder / "recipe.toml", recipe.dumps())
             write_text(folder / "data.json", json.dumps(data))
             write_text(folder / "environment.json", json.dumps(environment(), indent=1))
@@ -111,6 +122,25 @@ class Run:
             if a != b:
                 raise BadInput(f"field {field.path} has other {what} than the model of run {self.path}; build a run for it")
         return field
+
+    def trajectories(self, path: PathLike | None = None) -> Trajectories:
+        """The trajectories a completer was built for, or any others.
+
+        Raises:
+            BadInput: its own are not what they were; or this is no completer.
+        """
+        open_run(self, "complete")
+        found = Trajectories(path or self.path / self.data["dataset"])
+        if path is None and found.info.sha256 != self.data["sha256"]:
+            raise BadInput(
+                f"trajectories {found.path} were made again since run {self.path} was built for them; build the run again"
+            )
+        return found
+
+    def origin(self) -> tuple[float, float] | None:
+        """Latitude and longitude from which a completer measures places; of each trajectory its first point if ``None``."""
+        lat, lon = self.data["centre"]
+        return (lat, lon) if self.recipe.complete.origin == "centre" else None
 
     def dataset(self, path: PathLike | None = None) -> Dataset:
         """The dataset it was built for, or another one with the same mapper, steps and traits.
@@ -157,6 +187,16 @@ class Run:
             load_weights(self.path / "weights.safetensors", model)
         return model.eval()
 
+    def completer(self, *, weights: bool = True) -> Completer:
+        """The completer, with the best weights so far (or fresh ones), in eval mode."""
+        if weights:
+            open_run(self, "complete")
+            model = assemble_completer(self.recipe)
+            load_weights(self.path / "weights.safetensors", model)
+        else:
+            model, _ = _fitted_completer(self.recipe, self.trajectories())
+        return model.eval()
+
     def model(self, *, weights: bool = True) -> Generator:
         """The generator, with the best weights so far (or fresh ones), in eval mode."""
         open_run(self, "generate")
@@ -186,23 +226,27 @@ def open_run(run: Run | PathLike, task: str) -> Run:
     """
     run = run if isinstance(run, Run) else Run(run)
     if run.recipe.task != task:
-        what = {"generate": "places people", "forecast": "forecasts a field"}
+        what = {"generate": "places people", "forecast": "forecasts a field", "complete": "completes trajectories"}
         raise BadInput(f"run {run.path} {what[run.recipe.task]}; this wants one that {what[task]}")
     return run
 
 
-def _city(folder: Path, recipe: Recipe, weeks: int) -> Dataset | Field:
-    """The built-in city for a recipe that has no dataset, in the folder of its run."""
+def _city(folder: Path, recipe: Recipe, weeks: int) -> Data:
+    """The built-in city for a recipe that has no dataset, in the folder of its run; for a completer, made-up walks."""
+    if recipe.task == "complete":
+        return make_walks(folder / "data", n=weeks)
     if recipe.task == "forecast":
         people = prepare_city(folder / "people", weeks=weeks)
         return make_field(people.path, folder / "data", graph="nearest", name=f"flows of {people.info.name}")
     return prepare_city(folder / "data", weeks=weeks, mapper=recipe.mapper.name, mapper_options=recipe.mapper.options)
 
 
-def _fitted(recipe: Recipe, dataset: Dataset | Field) -> tuple[Generator | Forecaster, dict[str, Any]]:
+def _fitted(recipe: Recipe, dataset: Data) -> tuple[Generator | Forecaster | Completer, dict[str, Any]]:
     """The model of a recipe for a dataset, and what ``data.json`` must hold of that."""
     if isinstance(dataset, Field):
         return _fitted_forecaster(recipe, dataset)
+    if isinstance(dataset, Trajectories):
+        return _fitted_completer(recipe, dataset)
     info = dataset.info
     return assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes), {
         "steps": info.steps,
@@ -229,10 +273,22 @@ def _fitted_forecaster(recipe: Recipe, field: Field, fit: bool = True) -> tuple[
     }
 
 
-def identity(data: Dataset | Field) -> dict[str, Any]:
+def _fitted_completer(recipe: Recipe, data: Trajectories) -> tuple[Completer, dict[str, Any]]:
+    rows = data.mixed(data.rows("train"), np.random.default_rng(0))[:FITTED]
+    if not len(rows):
+        raise BadInput(f"trajectories {data.path} have none to train on; make them with other --shares")
+    some = [data[int(row)][: recipe.complete.window] for row in rows]
+    centre = [float(np.concatenate([getattr(t, axis) for t in some]).mean()) for axis in ("lat", "lon")]
+    model = assemble_completer(recipe)
+    origin = (centre[0], centre[1]) if recipe.complete.origin == "centre" else None
+    model.tokenizer.fit(collate(some, [nothing_hidden(len(t)) for t in some], data.info.timezone, origin=origin))
+    return model, {"centre": centre, **identity(data)}
+
+
+def identity(data: Data) -> dict[str, Any]:
     """What must not change of data that a model was trained on; of a field where its splits end, too."""
     info = data.info
-    if isinstance(info, Info):
+    if isinstance(info, Info | TrajectoriesInfo):
         return {"sha256": info.sha256}
     return {"sha256": info.sha256, "graph_sha256": info.graph_sha256, "start": info.start, "cuts": list(info.cuts)}
 
@@ -268,8 +324,8 @@ def build(
     Args:
         recipe: name of a recipe, a TOML file, or a :class:`~mobtk.Recipe`.
         out: folder of the run.
-        data: folder of a dataset; the built-in city if not given.
-        weeks: size of the built-in city.
+        data: folder of a dataset; the built-in city if not given, and for points made-up walks.
+        weeks: size of the built-in city, or number of walks.
         changes: settings to change, by dotted key, such as ``{"backbone": "mamba", "tokenizer.codes": 512}``.
         replace: replace an existing folder.
 
@@ -280,9 +336,13 @@ def build(
     for key, value in (changes or {}).items():
         changed = changed.change(key, value)
     dataset = open_dataset(data) if data is not None else None
-    kind: type = {"generate": Dataset, "forecast": Field}[changed.task]
-    if dataset is not None and (isinstance(dataset, Trajectories) or not isinstance(dataset, kind)):
-        what = {"generate": "sequences, such as mobtk data prepare makes", "forecast": "a field: see mobtk data field"}
+    kind: type = {"generate": Dataset, "forecast": Field, "complete": Trajectories}[changed.task]
+    if dataset is not None and not isinstance(dataset, kind):
+        what = {
+            "generate": "sequences, such as mobtk data prepare makes",
+            "forecast": "a field: see mobtk data field",
+            "complete": "trajectories: see mobtk data trajectories",
+        }
         raise BadInput(
             f"{data} holds something else than the recipe wants, which is to {changed.task} and wants {what[changed.task]}"
         )

@@ -163,7 +163,7 @@ class _Trainer:
         saved = told = time.monotonic()
         with _interrupts() as interrupted:
             while p.step < total and p.waited < stage.patience:
-                order = np.random.default_rng([self.settings.seed, number, p.epoch]).permutation(rows)
+                order = self.lessons.order(np.random.default_rng([self.settings.seed, number, p.epoch]))
                 started, first = time.perf_counter(), p.batch
                 last = min(batches, p.batch + total - p.step)
                 step_module.train()

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mobtk.contracts import CONTRACTS, Backbone, FieldTokenizer, Mixer, SpatialMapper, Tokenizer
+from mobtk.contracts import CONTRACTS, Backbone, FieldTokenizer, Mask, Mixer, PointTokenizer, SpatialMapper, Tokenizer
 from mobtk.errors import BadInput, MobtkError, PartMismatch
+from mobtk.models.completer import Completer
 from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
 from mobtk.models.moe import MixtureOfExperts
@@ -48,13 +49,15 @@ def check(recipe: Recipe) -> None:
         UnknownPart, MobtkError: see :func:`load_part`.
     """
     parts = {kind: load_part(kind, getattr(recipe, kind).name) for kind in PARTS_OF_TASK[recipe.task]}
-    wanted = {"generate": Tokenizer, "forecast": FieldTokenizer}
-    if not issubclass(parts["tokenizer"], wanted[recipe.task]):
-        reads = {"generate": "sequences of places, which are generated", "forecast": "a field, which is forecast"}
+    wanted, reads = READS[recipe.task]
+    if not issubclass(parts["tokenizer"], wanted):
         raise PartMismatch(
-            f"tokenizer {recipe.tokenizer.name!r} does not read {reads[recipe.task]}. "
-            f"Try: {_others('tokenizer', lambda t: issubclass(t, wanted[recipe.task]))}"
+            f"tokenizer {recipe.tokenizer.name!r} does not read {reads}. "
+            f"Try: {_others('tokenizer', lambda t: issubclass(t, wanted))}"
         )
+    if recipe.task == "complete":
+        _check_completer(recipe, parts["backbone"])
+        return
     if recipe.experts > (parts["router"].max_experts or recipe.experts):
         raise PartMismatch(
             f"router {recipe.router.name!r} serves at most {parts['router'].max_experts} expert, the recipe has "
@@ -62,6 +65,30 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.task == "generate":
         _check_generator(recipe, parts["mapper"], parts["tokenizer"])
+
+
+READS: Mapping[str, tuple[type, str]] = {
+    "generate": (Tokenizer, "sequences of places, which are generated"),
+    "forecast": (FieldTokenizer, "a field, which is forecast"),
+    "complete": (PointTokenizer, "points, which are completed"),
+}
+"""The tokenizers of each task."""
+
+
+def _check_completer(recipe: Recipe, backbone: type[Backbone]) -> None:
+    settings = recipe.complete
+    for mask in settings.masks:
+        load_part("mask", mask.name)
+    if settings.onward < 1 and not settings.masks:
+        raise PartMismatch(
+            "a completer that learns at once, too, wants masks that hide something: name some in complete.masks, or "
+            "--set complete.onward=1"
+        )
+    if settings.onward < 1 and not backbone.takes_rows:
+        raise PartMismatch(
+            f"backbone {recipe.backbone.name!r} knows nothing of padding, which trajectories of unequal length want at once. "
+            f"Try: {_others('backbone', lambda b: b.takes_rows)}; or --set complete.onward=1"
+        )
 
 
 def _check_generator(recipe: Recipe, mapper: type[SpatialMapper], tokenizer: type[Tokenizer]) -> None:
@@ -180,12 +207,38 @@ def assemble_forecaster(
         )
 
 
+def assemble_completer(recipe: Recipe) -> Completer:
+    """The completer of a recipe, with fresh weights drawn from ``recipe.training.seed`` and units not yet measured.
+
+    Raises:
+        PartMismatch, BadInput: the parts do not fit each other.
+    """
+    check(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        tokenizer: PointTokenizer = build_part("tokenizer", recipe.tokenizer, recipe.width)
+        backbone: Backbone = build_part("backbone", recipe.backbone, recipe.width)
+        _check_length(recipe, backbone, -(-recipe.complete.window // tokenizer.patch))
+        return Completer(tokenizer, backbone)
+
+
+def build_masks(recipe: Recipe) -> tuple[list[Mask], list[float]]:
+    """The masks a completer learns with, and how likely each is to be drawn."""
+    masks = [build_part("mask", Part(m.name, m.options)) for m in recipe.complete.masks]
+    whole = sum(m.weight for m in recipe.complete.masks)
+    return masks, [m.weight / whole for m in recipe.complete.masks]
+
+
 def _check_backbone(recipe: Recipe, backbone: Backbone, length: int) -> None:
     if backbone.needs_rows:
         raise PartMismatch(
             f"backbone {recipe.backbone.name!r} with these positions reads the moment or place of each token, which "
             f"tokenizer {recipe.tokenizer.name!r} does not tell. Try --set backbone.positions=rotary"
         )
+    _check_length(recipe, backbone, length)
+
+
+def _check_length(recipe: Recipe, backbone: Backbone, length: int) -> None:
     if backbone.max_tokens is not None and length > backbone.max_tokens:
         raise PartMismatch(
             f"backbone {recipe.backbone.name!r} reads at most {backbone.max_tokens} tokens and tokenizer "

@@ -1,5 +1,6 @@
-"""Heads over tokens of numbers: a regression, or a mixture of Gaussians."""
+"""Heads over tokens of numbers: a regression, a mixture of Gaussians, or cells."""
 
+import math
 from collections.abc import Callable
 from typing import final
 
@@ -117,6 +118,61 @@ class GaussianMixtureHead(Head):
         which = draw(log_weight, temperature, top_k, top_p, min_p, share, generator)[..., None, None]
         centre, width = (x.gather(2, which.expand(*which.shape[:3], x.shape[-1]))[:, :, 0] for x in (centre, width))
         return centre + temperature * width * _shared(torch.randn, centre, share, generator) if temperature else centre
+
+
+@final
+class CellsHead(Head):
+    """One of many cells, and within it any place alike: numbers told as a class. Cells are even in ``asinh`` of the numbers, so
+    that they are fine near 0 and coarse far out; what is beyond the reach is told as the outermost one.
+
+    Args:
+        width: ``D``.
+        channels: ``C``, numbers of a token, all told together: there are ``bins`` to the power of so many cells.
+        bins: of each channel.
+        reach: largest number.
+    """
+
+    def __init__(self, width: int, channels: int, *, bins: int = 33, reach: float = 20.0) -> None:
+        super().__init__()
+        self.channels, self.bins = channels, bins
+        self.reach = math.asinh(reach)
+        self.size = 2 * self.reach / bins
+        self.project = nn.Linear(width, bins**channels)
+
+    def loss(
+        self, hidden: Float[Tensor, "B n D"], inputs: Float[Tensor, "B n D"], tokens: Float[Tensor, "B n C"]
+    ) -> Float[Tensor, "B n"]:
+        """See :class:`~mobtk.contracts.Head`."""
+        even = tokens.asinh().clamp(-self.reach, self.reach)
+        at = ((even + self.reach) / self.size).long().clamp(max=self.bins - 1)
+        cell = torch.zeros_like(at[..., 0])
+        for channel in range(self.channels):
+            cell = cell * self.bins + at[..., channel]
+        log_p = self.project(hidden).float().log_softmax(-1).gather(-1, cell[..., None])[..., 0]
+        return self.channels * math.log(self.size) + 0.5 * tokens.square().log1p().sum(-1) - log_p
+
+    def sample(
+        self,
+        hidden: Float[Tensor, "B n D"],
+        inputs: Float[Tensor, "B n D"],
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        share: Int[Tensor, "n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B n C"]:
+        """See :class:`~mobtk.contracts.Head`. Temperature 0 takes the middle of the most likely cell."""
+        log_p = self.project(hidden).float().log_softmax(-1)
+        cell = draw(log_p, temperature, top_k, top_p, min_p, share, generator)
+        parts = []
+        for _ in range(self.channels):
+            parts.append(cell % self.bins)
+            cell = cell // self.bins
+        at = torch.stack(parts[::-1], -1).to(log_p.dtype)
+        within = _shared(torch.rand, at, share, generator) if temperature else torch.full_like(at, 0.5)
+        return ((at + within) * self.size - self.reach).sinh()
 
 
 def _shared(
