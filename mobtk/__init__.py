@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 from mobtk._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mobtk.completing import complete as complete
+    from mobtk.completing import evaluate_completer as evaluate_completer
+    from mobtk.completing import predict as predict
     from mobtk.data.city import make_city as make_city
     from mobtk.data.city import prepare_city as prepare_city
     from mobtk.data.dataset import Dataset as Dataset
     from mobtk.data.field import Field as Field
     from mobtk.data.prepare import prepare as prepare
     from mobtk.data.prepare_field import make_field as make_field
+    from mobtk.data.prepare_trajectories import make_trajectories as make_trajectories
+    from mobtk.data.trajectories import Trajectories as Trajectories
     from mobtk.errors import MobtkError as MobtkError
     from mobtk.evaluation import evaluate as evaluate
     from mobtk.evaluation import evaluate_next_place as evaluate_next_place
@@ -32,8 +37,11 @@ _PUBLIC = {
     "Recipe": "mobtk.recipe",
     "Run": "mobtk.runs",
     "Schedule": "mobtk.schedule",
+    "Trajectories": "mobtk.data.trajectories",
     "build": "mobtk.runs",
+    "complete": "mobtk.completing",
     "evaluate": "mobtk.evaluation",
+    "evaluate_completer": "mobtk.completing",
     "evaluate_forecaster": "mobtk.forecasting",
     "evaluate_next_place": "mobtk.evaluation",
     "forecast": "mobtk.forecasting",
@@ -41,6 +49,8 @@ _PUBLIC = {
     "hookimpl": "mobtk.plugins",
     "make_city": "mobtk.data.city",
     "make_field": "mobtk.data.prepare_field",
+    "make_trajectories": "mobtk.data.prepare_trajectories",
+    "predict": "mobtk.completing",
     "prepare": "mobtk.data.prepare",
     "prepare_city": "mobtk.data.city",
     "train": "mobtk.training",

@@ -23,7 +23,7 @@ from mobtk.metrics.cards import CARDS
 from mobtk.metrics.points import PLACE_METRICS, TIME_METRICS, PointErrors, skill
 from mobtk.models.assemble import build_part
 from mobtk.models.completer import Completer
-from mobtk.models.paths import Origin, collate, hide, nothing_hidden, uncollate, windows
+from mobtk.models.paths import collate, hide, nothing_hidden, uncollate, windows
 from mobtk.recipe import Part
 from mobtk.runs import Run, find_device, open_run
 from mobtk.storage import PathLike
@@ -78,8 +78,8 @@ class Teller:
         return [_joined(t[:drop], rest) for (t, _), rest in zip(pairs, told, strict=True)]
 
     def ways(self, hidden: Hidden) -> list[str]:
-        """How the model can tell this: ``step by step`` where it is the end of a trajectory, ``at once`` always, as far as it
-        learned so.
+        """How the model can tell this, as far as it learned so: ``step by step`` where it is the end of a trajectory, ``at
+        once`` always.
         """
         found = ["step by step"] if self.settings.onward > 0 and _is_end(hidden, self.model.tokenizer.patch) else []
         return found + (["at once"] if self.settings.onward < 1 else [])
@@ -130,14 +130,14 @@ def evaluate_completer(
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        what goes into the result file: ``scores`` by mask, source and metric; ``by_step`` the mean metres at each hidden place;
-        ``skill`` of the better way of the model over the best baseline; the cards, the split and versions.
+        what goes into the result file: ``scores`` by mask, source and metric; ``by_step`` the mean metres at each hidden
+        place; ``skill`` of the better way of the model over the best baseline; the cards, the split and versions.
     """
     run = open_run(run, "complete")
     found = run.trajectories(data)
     teller = Teller(run, found.info.timezone, find_device(device))
     most = window or run.recipe.complete.window
-    pieces = [p for row in found.rows(split) for p in windows(found[int(row)], most, 4)]
+    pieces = [p for row in found.rows(split) for p in windows(found[int(row)], most)]
     if not pieces:
         raise BadInput(f"split {split!r} of {found.path} has no trajectories; give it a larger share")
     result: dict[str, Any] = {"scores": {}, "by_step": {}, "skill": {}, "n": {}}
@@ -226,8 +226,8 @@ def predict(
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        a row a point: ``trajectory`` (its row), ``user``, ``step`` (from 1), ``time`` (UTC), ``lat``, ``lon`` and ``metres_80``,
-        within which of the point four of five samples lie.
+        a row a point: ``trajectory`` (its row), ``user``, ``step`` (from 1), ``time`` (UTC), ``lat``, ``lon`` and
+        ``metres_80``, within which of the point four of five samples lie.
     """
     run = open_run(run, "complete")
     found = Trajectories(data)
@@ -256,7 +256,9 @@ def predict(
         pairs = [asked(found[int(row)]) for row in some]
         ways = teller.ways(pairs[0][1])
         told, metres = _sampled(teller, pairs, ways[0], samples, seed)
-        parts += [_frame(int(row), t, np.arange(len(t) - n, len(t)), m) for row, t, m in zip(some, told, metres, strict=True)]
+        parts += [
+            _frame(int(row), t, np.arange(len(t) - n, len(t)), m) for row, t, m in zip(some, told, metres, strict=True)
+        ]
     if not parts:
         raise BadInput(f"{found.path} has no trajectories to go on from")
     return pd.concat(parts, ignore_index=True).assign(step=np.tile(np.arange(1, n + 1), len(parts)))
@@ -284,8 +286,8 @@ def complete(
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        a row a point: ``trajectory`` (its row), ``user``, ``time`` (UTC), ``lat``, ``lon``, ``filled``, and ``metres_80``, within
-        which of a filled point four of five samples lie.
+        a row a point: ``trajectory`` (its row), ``user``, ``time`` (UTC), ``lat``, ``lon``, ``filled``, and ``metres_80``,
+        within which of a filled point four of five samples lie.
     """
     run = open_run(run, "complete")
     if run.recipe.complete.onward == 1:
@@ -313,7 +315,9 @@ def complete(
         for row, (t, gaps), m, known in zip(some, whole, sure, answered, strict=True):
             parts.append(_frame(int(row), t, np.flatnonzero(known), m).assign(filled=gaps[known]))
     if left:
-        log.warning("%d points were not put in: they lie in gaps of more than the %d points that the model reads", left, window)
+        log.warning(
+            "%d points were not put in: they lie in gaps of more than the %d points that the model reads", left, window
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -335,7 +339,7 @@ def _with_gaps(t: Trajectory, every: float) -> tuple[Trajectory, NDArray[np.bool
 
 
 def _between_shown(gaps: NDArray[np.bool_], window: int) -> Iterator[tuple[int, int]]:
-    """Pieces that begin and end with a shown point, of so many points at most where a gap allows it; together they are all."""
+    """Pieces that begin and end with a shown point, of so many points at most where gaps allow it; together they are all."""
     shown = np.flatnonzero(~gaps)
     a = 0
     while a < len(gaps) - 1:

@@ -209,8 +209,8 @@ class Windows:
 
 
 class CompleterLessons(Lessons):
-    """Pieces of trajectories, read from disk as they are needed: some batches step by step, the others at once, with what masks
-    hide; validated by the same, with masks that stay the same.
+    """Pieces of trajectories, read from disk as they are needed: some batches step by step, the others at once, with what
+    masks hide; validated by the same, with masks that stay the same.
     """
 
     unit = "trajectories"

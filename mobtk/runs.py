@@ -399,18 +399,27 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights.
+
+    Raises:
+        BadInput: the file is missing, or is not safetensors.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing; train the run first, or build it again") from None
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} is not a safetensors file: {error}; mobtk reads no other kind of weights") from None
+
+
 def load_weights(path: Path, model: torch.nn.Module) -> None:
     """Read weights into a model of the same recipe.
 
     Raises:
         BadInput: the file is missing, is not safetensors, or belongs to another model.
     """
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise BadInput(f"{path} is missing; train the run first, or build it again") from None
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path} is not a safetensors file: {error}; mobtk reads no other kind of weights") from None
+    tensors = read_weights(path)
     expected = _without_aliases(model)
     wrong = sorted(set(tensors) ^ set(expected)) or [k for k, v in expected.items() if tensors[k].shape != v.shape]
     if wrong:

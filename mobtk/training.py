@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from mobtk.errors import BadInput
 from mobtk.lessons import lessons_of
 from mobtk.privacy import PrivateSteps
 from mobtk.recipe import Stage
-from mobtk.runs import Run, find_device, save_tensors, save_weights, use_bfloat16
+from mobtk.runs import Run, find_device, read_weights, save_tensors, save_weights, use_bfloat16
 from mobtk.storage import write_text
 
 log = logging.getLogger("mobtk")
@@ -63,6 +63,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     done: bool = False
     privacy: dict[str, float] | None = None
+    frozen: tuple[str, ...] = ()
 
 
 def train(
@@ -71,6 +72,8 @@ def train(
     resume: bool = False,
     restart: bool = False,
     until: str | None = None,
+    start: Run | str | Path | None = None,
+    freeze: Sequence[str] = (),
     device: str = "auto",
 ) -> Run:
     """Train a run, stage by stage. ``mobtk train`` does the same.
@@ -80,16 +83,19 @@ def train(
         resume: go on where an earlier training stopped or was killed.
         restart: forget an earlier training.
         until: stage after which to stop: ``tokenizer``, to see its health first. ``resume`` goes on with the next.
+        start: another run, with whose weights this training begins, as far as names and shapes are the same.
+        freeze: parts that do not learn, such as ``backbone``, or ``tokenizer.embed``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``.
 
     Raises:
-        BadInput: the run has a training already and neither ``resume`` nor ``restart`` was said.
+        BadInput: the run has a training already and neither ``resume`` nor ``restart`` was said; or there is nothing to take
+            from the other run, or to freeze.
         Stopped: interrupted by Ctrl-C or a termination signal, after saving the state.
     """
     run = run if isinstance(run, Run) else Run(run)
     where = find_device(device)
     with _processes(where) as (rank, world):
-        _Trainer(run, rank, world, where).train(resume, restart, until)
+        _Trainer(run, rank, world, where).train(resume, restart, until, start, tuple(freeze))
     return run
 
 
@@ -101,9 +107,12 @@ class _Trainer:
         self.state_file = run.path / "state" / "state.safetensors"
         self.best: dict[str, Tensor] = {}
         self.moments: dict[str, dict[str, Tensor]] = {}
+        self.progress = Progress("")
         self.lessons = lessons_of(run, device, self.state_file.parent, rank, world)
 
-    def train(self, resume: bool, restart: bool, until: str | None) -> None:
+    def train(
+        self, resume: bool, restart: bool, until: str | None, start: Run | str | Path | None, freeze: tuple[str, ...]
+    ) -> None:
         exists = self.state_file.exists()
         if exists and not (resume or restart):
             raise BadInput(f"run {self.run.path} has a training already; go on with --resume, or begin anew with --restart")
@@ -113,10 +122,15 @@ class _Trainer:
             raise BadInput(f"run {self.run.path} has no stage {until!r}; it has {' and '.join(stages)}")
         if exists and resume:
             self.load_state()
+            if start is not None or freeze not in ((), self.progress.frozen):
+                raise BadInput(f"the training of {self.run.path} goes on as it was begun; leave --from and --freeze out")
         else:
+            self.check_frozen(freeze)
+            if start is not None:
+                self.begin_with(start if isinstance(start, Run) else Run(start))
             if self.rank == 0:
                 shutil.rmtree(self.state_file.parent, ignore_errors=True)
-            self.progress = Progress(stages[0])
+            self.progress = Progress(stages[0], frozen=freeze)
         if self.progress.done:
             log.info("the training of %s is complete already", self.run.path)
             return
@@ -125,7 +139,7 @@ class _Trainer:
             return
         for name in stages[stages.index(self.progress.stage) :]:
             if self.progress.stage != name:
-                self.progress = Progress(name, history=self.progress.history)
+                self.progress = Progress(name, history=self.progress.history, frozen=self.progress.frozen)
                 self.best.clear()
                 self.moments.clear()
             self.train_stage(name, stages.index(name))
@@ -134,11 +148,36 @@ class _Trainer:
         self.progress.done = True
         self.save_state({})
 
+    def check_frozen(self, freeze: tuple[str, ...]) -> None:
+        """Refuse to freeze what is not there, or everything."""
+        names = [name for name, _ in self.model.named_parameters()]
+        parts = sorted({name.split(".")[0] for name in names})
+        for part in freeze:
+            if not any(_belongs(name, (part,)) for name in names):
+                raise BadInput(f"run {self.run.path} has nothing called {part!r} to freeze; it has {', '.join(parts)}")
+        if all(_belongs(name, freeze) for name in names):
+            raise BadInput(f"nothing of run {self.run.path} would learn; freeze less than {', '.join(freeze)}")
+
+    def begin_with(self, other: Run) -> None:
+        """Take over the weights of another run that have a name and a shape of ours."""
+        weights, ours = read_weights(other.path / "weights.safetensors"), self.model.state_dict()
+        fits = {k: v for k, v in weights.items() if k in ours and v.shape == ours[k].shape}
+        if not fits:
+            raise BadInput(
+                f"run {other.path} has no weights of the shapes of run {self.run.path}; start from one of its recipe"
+            )
+        self.model.load_state_dict(fits, strict=False)
+        if fresh := sorted({k.rsplit(".", 1)[0] for k in set(ours) - set(fits)}):
+            log.info("begins anew: %s; all else as in %s", ", ".join(fresh), other.path)
+
     # ------------------------------------------------------------------------------------------------ one stage
 
     def train_stage(self, name: str, number: int) -> None:
         stage: Stage = getattr(self.settings, name)
         step_module, validate = self.lessons.stage(name)
+        for key, weight in self.model.named_parameters():
+            if _belongs(key, self.progress.frozen):
+                weight.requires_grad_(False)
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optimizer = self.optimizer(parameters, stage)
         wrapped: nn.Module = step_module
@@ -358,6 +397,11 @@ class _Trainer:
             if key.startswith("moments/"):
                 name, _, moment = key.removeprefix("moments/").rpartition("/")
                 self.moments.setdefault(name, {})[moment] = value.cpu() if moment == "step" else value
+
+
+def _belongs(name: str, parts: Sequence[str]) -> bool:
+    """Whether a parameter is of one of some parts."""
+    return any(name == part or name.startswith(part + ".") for part in parts)
 
 
 def _warm_cosine(step: int, total: int, warmup: float) -> float:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from mobtk.contracts import Hidden, Mask, Numbers
 from mobtk.data.points import MISSING
 from mobtk.data.trajectories import Trajectory
-from mobtk.geo import from_local, to_local
+from mobtk.geo import from_local
+from mobtk.models.paths import local
 
 Completion = Callable[[Trajectory, Hidden], Trajectory]
 """From a trajectory and what is hidden of it to the whole; what is hidden is not looked at, and what is absent stays so."""
@@ -27,7 +28,7 @@ def fit_completions(train: Iterable[Trajectory], mask: Mask, *, seed: int = 0) -
     for t in train:
         if len(t) < mask.least:
             continue
-        time, place = _local(t)
+        time, place = local(t)
         hidden = mask(time, place, rng)
         shown = ~(hidden.place | hidden.absent)
         seconds += time[shown][-1] - time[shown][0]
@@ -37,17 +38,12 @@ def fit_completions(train: Iterable[Trajectory], mask: Mask, *, seed: int = 0) -
     return {name: lambda t, hidden, way=way: _completed(t, hidden, way, pace) for name, way in ways.items()}
 
 
-def _local(t: Trajectory) -> tuple[Numbers, Numbers]:
-    """Seconds since the first point, and metres from it."""
-    return (t.time - t.time[0]) / 1e6, to_local(t.lat, t.lon, (float(t.lat[0]), float(t.lon[0])))
-
-
 def _completed(
     trajectory: Trajectory, hidden: Hidden, way: Callable[[Numbers, Numbers, NDArray[np.bool_]], Numbers], pace: float
 ) -> Trajectory:
     there = np.flatnonzero(~hidden.absent)
     seen_place, seen_time = ~hidden.place[there], ~hidden.time[there]
-    time, place = (part[there] for part in _local(trajectory))
+    time, place = (part[there] for part in local(trajectory))
     place[~seen_place] = np.nan
     time[~seen_time] = np.nan
     if not seen_time.all():

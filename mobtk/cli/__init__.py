@@ -18,6 +18,8 @@ COMMANDS = {
     "train": ("mobtk.cli.train:train", "Train a run; stop and resume at any moment."),
     "generate": ("mobtk.cli.generate:generate", "Generate a synthetic population."),
     "forecast": ("mobtk.cli.forecast:forecast", "Foretell the next steps of a field."),
+    "predict": ("mobtk.cli.complete:predict", "Foretell the next points of trajectories."),
+    "complete": ("mobtk.cli.complete:complete", "Fill the gaps of trajectories."),
     "evaluate": ("mobtk.cli.evaluate:evaluate", "Score it, beside its floor and baselines."),
     "audit": ("mobtk.cli.audit:audit", "Does a generator give away who it was trained on?"),
     "experiment": ("mobtk.cli.experiment:experiment", "Answer named questions, each with a verdict."),
@@ -130,3 +132,17 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             found[key.strip()] = value
     return found
+
+
+def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """The seconds of an option such as ``5min``."""
+    if value is None:
+        return None
+    import pandas as pd
+
+    try:
+        if value.replace(".", "", 1).isdigit() and float(value):
+            raise ValueError  # pandas would take it for nanoseconds
+        return float(pd.Timedelta(value).total_seconds())
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no duration; try 5min") from None

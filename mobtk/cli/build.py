@@ -30,8 +30,8 @@ def parts(kind: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("recipe", default="default")
 @click.option("-o", "--out", default="run", show_default=True, help="Folder of the run.")
-@click.option("--data", metavar="DATASET", help="A dataset folder; by default the built-in city.")
-@click.option("--weeks", type=int, default=10_000, show_default=True, help="Size of the built-in city.")
+@click.option("--data", metavar="DATASET", help="A dataset folder; by default the built-in city, or walks.")
+@click.option("--weeks", type=int, default=10_000, show_default=True, help="Size of the built-in city; for points, walks.")
 @click.option("--mapper", help="Spatial mapper, such as grid or h3.")
 @click.option("--tokenizer", help="Tokenizer, such as rvq or cells.")
 @click.option("--mixer", help="What mixes over the nodes of a field, such as graph.")
@@ -65,6 +65,7 @@ def build(
     mobtk build --tokenizer rvq --backbone mamba -o runs/mamba
     mobtk build autoregressive --data my-city --router entity --experts 4
     mobtk build forecaster --data my-field --horizon 24
+    mobtk build completer --data my-trajectories --backbone gpt2
     """
     from mobtk.runs import build as build_run
 
@@ -74,7 +75,7 @@ def build(
     if traits is not None:
         changes["traits"] = [t.strip() for t in traits.split(",") if t.strip()]
     run = build_run(recipe, out, data=data, weeks=weeks, changes=changes | settings(pairs), replace=replace)
-    result, text = _forecaster(run) if run.recipe.task == "forecast" else _generator(run)
+    result, text = {"generate": _generator, "forecast": _forecaster, "complete": _completer}[run.recipe.task](run)
     show({"run": str(run.path), "recipe": run.recipe.dumps(), **result}, as_json, f"{text}\nnext: mobtk train {run.path}")
 
 
@@ -100,6 +101,19 @@ def _forecaster(run: "Run") -> tuple[dict[str, Any], str]:
         f"tokenizer {r.tokenizer.name}, {r.forecast.layers} times mixer {r.mixer.name} and backbone {r.backbone.name}"
         f"{_routed(r)}\n{r.forecast.history} steps in {tokens} tokens of "
         f"{len(run.data['nodes']):,} nodes, {r.forecast.horizon} steps ahead; {size:,} parameters"
+    )
+
+
+def _completer(run: "Run") -> tuple[dict[str, Any], str]:
+    model, r = run.completer(), run.recipe
+    size = sum(p.numel() for p in model.parameters())
+    learns = [f"{r.complete.onward:.0%} step by step"] if r.complete.onward else []
+    masks = ", ".join(m.name for m in r.complete.masks)
+    learns += [f"{1 - r.complete.onward:.0%} at once ({masks})"] if r.complete.onward < 1 else []
+    return {"parameters": {"completer": size}}, (
+        f"{run.path}: for {run.data['name']}\ntokenizer {r.tokenizer.name}, backbone {r.backbone.name}\n"
+        f"{r.complete.window} points in tokens of {model.tokenizer.patch}; learns {' and '.join(learns)}\n"
+        f"{size:,} parameters"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import click
 import msgspec
 
-from mobtk.cli import force_option, json_option, settings, show
+from mobtk.cli import duration, force_option, json_option, settings, show
 from mobtk.cli.field import check_field, field, show_field
 from mobtk.errors import BadInput
 
@@ -38,17 +38,6 @@ def _numbers(text: str, n: int, complaint: str) -> tuple[float, ...]:
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     return None if value is None else tuple(part.strip() for part in value.split(","))
-
-
-def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    import pandas as pd
-
-    try:
-        if value.replace(".", "", 1).isdigit() and float(value):
-            raise ValueError  # pandas would take it for nanoseconds
-        return float(pd.Timedelta(value).total_seconds())
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no duration; try 5min") from None
 
 
 def _together(*options: Any) -> Any:
@@ -88,8 +77,8 @@ rule_options = _together(
     click.option("--until", help="Keep the points before this moment."),
     click.option("--max-accuracy", type=float, metavar="METRES", help="Drop less accurate points."),
     click.option("--max-speed", type=float, metavar="KM/H", help="Drop points that the last one kept cannot reach so."),
-    click.option("--trim", callback=_seconds, default="0s", show_default=True, help="Drop so much at both ends of a track."),
-    click.option("--track-gap", callback=_seconds, default="1h", show_default=True, help="What ends a track."),
+    click.option("--trim", callback=duration, default="0s", show_default=True, help="Drop so much at both ends of a track."),
+    click.option("--track-gap", callback=duration, default="1h", show_default=True, help="What ends a track."),
 )
 worker_options = _together(
     click.option("--workers", type=int, default=0, help="Processes that share the work, by Dask."),
@@ -301,8 +290,8 @@ def visits(
 @click.option("-o", "--out", required=True, help="Folder of the trajectories.")
 @reading_options
 @rule_options
-@click.option("--gap", callback=_seconds, default="10min", show_default=True, help="What ends a trajectory.")
-@click.option("--every", callback=_seconds, default="0s", show_default=True, help="Keep the first point of each so long.")
+@click.option("--gap", callback=duration, default="10min", show_default=True, help="What ends a trajectory.")
+@click.option("--every", callback=duration, default="0s", show_default=True, help="Keep the first point of each so long.")
 @click.option("--min-points", type=int, default=8, show_default=True, help="Drop shorter ones.")
 @click.option("--max-points", type=int, default=1024, show_default=True, help="Cut longer ones.")
 @click.option("--timezone", default="UTC", show_default=True, help="Where the people are, such as Asia/Shanghai.")

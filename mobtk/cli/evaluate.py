@@ -2,7 +2,7 @@
 
 import click
 
-from mobtk.cli import json_option, show
+from mobtk.cli import json_option, settings, show
 
 
 @click.command()
@@ -18,6 +18,9 @@ from mobtk.cli import json_option, show
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--baselines/--no-baselines", default=True, show_default=True)
 @click.option("--steps", metavar="A,B,...", help="Of a forecaster: steps ahead to show.")
+@click.option("--mask", "masks", multiple=True, metavar="NAME", help="Of a completer: what is hidden; see mobtk parts mask.")
+@click.option("--set", "pairs", multiple=True, metavar="MASK.KEY=VALUE", help="Options of masks, such as last.points=5.")
+@click.option("--window", type=int, help="Of a completer: points of a piece.")
 @click.option("--published", is_flag=True, help="Individual metrics as M-STAR's code computes them.")
 @json_option
 def evaluate(
@@ -31,6 +34,9 @@ def evaluate(
     seed: int,
     baselines: bool,
     steps: str | None,
+    masks: tuple[str, ...],
+    pairs: tuple[str, ...],
+    window: int | None,
     published: bool,
     as_json: bool,
 ) -> None:
@@ -41,12 +47,29 @@ def evaluate(
     next place of the split is foretold. --task epidemic compares the course of a disease among the people; --task
     usefulness trains a predictor of the next place on generated and on real people and tests both on real ones.
 
-    A RUN that is a forecaster is scored on all windows of the split, beside baselines.
+    A RUN that is a forecaster is scored on all windows of the split, beside baselines; one that is a completer on what
+    masks hide of the split's trajectories.
     """
     from mobtk import evaluation
     from mobtk.runs import Run
 
-    if Run(run).recipe.task == "forecast":
+    kind = Run(run).recipe.task
+    if kind == "complete":
+        from mobtk import completing
+
+        options: dict[str, dict[str, object]] = {}
+        for key, value in settings(pairs).items():
+            mask, _, option = key.partition(".")
+            options.setdefault(mask, {})[option] = value
+        chosen = masks or tuple(dict.fromkeys([*completing.TASKS, *options]))
+        result = completing.evaluate_completer(
+            run, data=data, split=split, masks=chosen, options=options, window=window, n=n or completing.MOST, seed=seed,
+            baselines=baselines,
+        )  # fmt: skip
+        text = f"split {split!r}, pieces of {result['window']} points: metres, seconds, shares of the time since the start\n"
+        show(result, as_json, text + completing.table(result))
+        return
+    if kind == "forecast":
         from mobtk import forecasting
 
         try:

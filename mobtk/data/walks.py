@@ -17,11 +17,11 @@ BEGIN = 1_704_103_200
 def make_walks(
     out: PathLike, *, n: int = 10_000, seed: int = 0, origin: tuple[float, float] = (56.0, 8.0), replace: bool = False
 ) -> Trajectories:
-    """Walks as the generator of Merten, Sakr and Dejaegere 2025 (https://arxiv.org/abs/2511.20610) means them, each with random
-    numbers of its own; theirs come from a chain of seeds that returns after some two thousand walks.
+    """Walks as the generator of Merten, Sakr and Dejaegere 2025 (https://arxiv.org/abs/2511.20610) means them, each with
+    random numbers of its own; theirs come from a chain of seeds that returns after some two thousand walks.
 
-    A walk has 10 to 48 points, 1 to 59 seconds apart, steps of one length of up to .001 degrees either way, one to five turns
-    of up to 1.5 rad, and up to .0001 degrees of noise at each point. How long a step lasts cannot be foretold.
+    A walk has 10 to 48 points, 1 to 59 seconds apart, steps of one length of up to .001 degrees either way, one to five
+    turns of up to 1.5 rad, and up to .0001 degrees of noise at each point. How long a step lasts cannot be foretold.
 
     Args:
         out: folder of the trajectories.

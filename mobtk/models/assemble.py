@@ -86,8 +86,8 @@ def _check_completer(recipe: Recipe, backbone: type[Backbone]) -> None:
         )
     if settings.onward < 1 and not backbone.takes_rows:
         raise PartMismatch(
-            f"backbone {recipe.backbone.name!r} knows nothing of padding, which trajectories of unequal length want at once. "
-            f"Try: {_others('backbone', lambda b: b.takes_rows)}; or --set complete.onward=1"
+            f"backbone {recipe.backbone.name!r} knows nothing of padding, which trajectories of unequal length want at "
+            f"once. Try: {_others('backbone', lambda b: b.takes_rows)}; or --set complete.onward=1"
         )
 
 

@@ -103,7 +103,7 @@ def window(trajectory: Trajectory, points: int, rng: np.random.Generator) -> Tra
     return trajectory[first : first + points]
 
 
-def windows(trajectory: Trajectory, points: int, least: int) -> list[Trajectory]:
-    """All of a trajectory in pieces of so many points; what is left is one, too, if it has ``least`` points."""
+def windows(trajectory: Trajectory, points: int) -> list[Trajectory]:
+    """All of a trajectory in pieces of so many points; what is left at its end goes if it is less than half of one."""
     pieces = [trajectory[i : i + points] for i in range(0, len(trajectory), points)]
-    return [p for p in pieces if len(p) >= least]
+    return pieces if len(pieces) == 1 or 2 * len(pieces[-1]) >= points else pieces[:-1]

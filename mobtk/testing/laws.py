@@ -14,13 +14,27 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from mobtk.contracts import Backbone, FieldTokenizer, Hidden, Mask, Mixer, Router, Rows, SpatialMapper, State, Tokenizer
+from mobtk.contracts import (
+    Backbone,
+    FieldTokenizer,
+    Hidden,
+    Mask,
+    Mixer,
+    Paths,
+    PointTokenizer,
+    PointTokens,
+    Router,
+    Rows,
+    SpatialMapper,
+    State,
+    Tokenizer,
+)
 from mobtk.errors import BadInput, MobtkError
 from mobtk.models.assemble import load_part
 from mobtk.plugins import registry
 from mobtk.registry import Entry
 from mobtk.schedule import Schedule
-from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays
+from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays, walks
 
 Law = Callable[[Any], None]
 TOLERANCE = 1e-4
@@ -472,6 +486,142 @@ def mixer_is_restored(kind: type[Mixer]) -> None:
     _same(fresh(x, entity), mixer(x, entity), "loaded into a fresh copy, it answers otherwise")
 
 
+# ------------------------------------------------------------------------------------------- tokenizers of points
+
+
+def _point_tokenizer(kind: type[PointTokenizer]) -> tuple[Any, Paths]:
+    paths = walks()
+    tokenizer = _seeded(lambda: kind(WIDTH)).eval()
+    tokenizer.fit(paths)
+    n = paths.time.shape[1] // tokenizer.patch * tokenizer.patch
+    return tokenizer, _first(paths, n)
+
+
+def _first(paths: Paths, n: int) -> Paths:
+    """The first ``n`` points of each."""
+    parts = (x[:, :n] for x in (paths.place, paths.time, paths.hidden_place, paths.hidden_time))
+    place, time, hidden_place, hidden_time = parts
+    return Paths(place, time, paths.start, hidden_place, hidden_time, paths.lengths.clamp(max=n))
+
+
+def _onward(tokenizer: Any, paths: Paths) -> PointTokens:
+    return tokenizer.onward(paths, 0, paths.time.shape[1] // tokenizer.patch, {})
+
+
+def _same_tokens(a: PointTokens, b: PointTokens, message: str, tokens: int | None = None, patch: int = 1) -> None:
+    """The first so many tokens are the same, what their numbers mean included."""
+    points = None if tokens is None else tokens * patch
+    _same(a.inputs[:, :tokens], b.inputs[:, :tokens], message)
+    for name in ("place", "time", "metres", "seconds"):
+        _same(getattr(a, name)[:, :points], getattr(b, name)[:, :points], f"{message}: {name}")
+
+
+def point_tokens_fit(kind: type[PointTokenizer]) -> None:
+    """There is a token a patch and an anchor and a unit a point, both ways, and units are above 0."""
+    tokenizer, paths = _point_tokenizer(kind)
+    b, n = paths.time.shape
+    for tokens in (tokenizer.at_once(paths), _onward(tokenizer, paths)):
+        assert tokens.inputs.shape == (b, n // tokenizer.patch, WIDTH), f"inputs have shape {tuple(tokens.inputs.shape)}"
+        assert tokens.inputs.isfinite().all(), "some input is not finite"
+        assert tokens.place.shape == (b, n, 2) and tokens.time.shape == (b, n), "there is not an anchor a point"
+        assert (tokens.metres > 0).all() and (tokens.seconds > 0).all(), "some unit is not above 0"
+        assert tokenizer.apart(tokens.inputs).shape == (b, n, WIDTH), "hidden states do not come apart into points"
+
+
+def points_come_back(kind: type[PointTokenizer]) -> None:
+    """Numbers made of a point by its anchor and unit, in float32, give it back to half a metre and a millisecond."""
+    tokenizer, paths = _point_tokenizer(kind)
+    there = torch.arange(paths.time.shape[1]) < paths.lengths[:, None]
+    for tokens in (tokenizer.at_once(paths), _onward(tokenizer, paths)):
+        place = ((paths.place - tokens.place) / tokens.metres[..., None]).float()
+        time = ((paths.time - tokens.time) / tokens.seconds).float()
+        off = (tokens.place + tokens.metres[..., None] * place - paths.place).norm(dim=-1)[there].max().item()
+        late = (tokens.time + tokens.seconds * time - paths.time).abs()[there].max().item()
+        assert off < 0.5, f"a place comes back {off:.2g} m away"
+        assert late < 1e-3, f"a moment comes back {late:.2g} s away"
+
+
+def hidden_points_change_nothing(kind: type[PointTokenizer]) -> None:
+    """What is hidden is not looked at: other places, moments or NaN there make the same tokens."""
+    tokenizer, paths = _point_tokenizer(kind)
+    place = paths.place.masked_fill(paths.hidden_place[..., None], float("nan"))
+    time = paths.time.masked_fill(paths.hidden_time, float("nan"))
+    other = Paths(place, time, paths.start, paths.hidden_place, paths.hidden_time, paths.lengths)
+    _same_tokens(tokenizer.at_once(paths), tokenizer.at_once(other), "tokens look at what is hidden")
+
+
+def points_do_not_see_ahead(kind: type[PointTokenizer]) -> None:
+    """Step by step a token looks at no point of its own patch or after it, but for shown moments of its own."""
+    tokenizer, paths = _point_tokenizer(kind)
+    before = _onward(tokenizer, paths)
+    p, n = tokenizer.patch, paths.time.shape[1]
+    for token in range(1, n // p):
+        place, time = paths.place.clone(), paths.time.clone()
+        place[:, token * p :] = float("nan")
+        hidden = paths.hidden_time.clone()
+        time[:, token * p :][hidden[:, token * p :]] = float("nan")
+        time[:, (token + 1) * p :] = float("nan")
+        other = Paths(place, time, paths.start, paths.hidden_place, hidden, paths.lengths)
+        after = tokenizer.onward(other, 0, token + 1, {})
+        _same_tokens(before, after, f"token {token} looks ahead", token + 1, p)
+
+
+def onward_is_onward(kind: type[PointTokenizer]) -> None:
+    """Some tokens first and then the others are all of them together."""
+    tokenizer, paths = _point_tokenizer(kind)
+    whole, tokens = _onward(tokenizer, paths), paths.time.shape[1] // tokenizer.patch
+    state: State = {}
+    parts = [tokenizer.onward(paths, a, b, state) for a, b in ((0, 3), (3, 4), (4, 5), (5, tokens))]
+    together = PointTokens(
+        torch.cat([t.inputs for t in parts], 1),
+        whole.rows,
+        *(torch.cat([getattr(t, name) for t in parts], 1) for name in ("place", "time", "metres", "seconds")),
+    )
+    _same_tokens(whole, together, "tokens that come later differ")
+
+
+def paths_are_apart(kind: type[PointTokenizer]) -> None:
+    """A trajectory alone, without its padding, gets the tokens it gets among others."""
+    tokenizer, paths = _point_tokenizer(kind)
+    p = tokenizer.patch
+    for i, length in enumerate(paths.lengths.tolist()):
+        n = length // p * p
+        names = ("place", "time", "start", "hidden_place", "hidden_time", "lengths")
+        one = Paths(**{name: getattr(paths, name)[i : i + 1] for name in names})
+        alone = _first(one, n)
+        whole = _first(paths, length // p * p)
+        _same(
+            _onward(tokenizer, alone).inputs, _onward(tokenizer, whole).inputs[i : i + 1], "step by step, trajectories mix"
+        )
+        if n == length:
+            mixed = tokenizer.at_once(paths).inputs[i : i + 1, : n // p]
+            _same(tokenizer.at_once(alone).inputs, mixed, "at once, trajectories or padding mix")
+
+
+def point_heads_make_points(kind: type[PointTokenizer]) -> None:
+    """The heads give two numbers a place and one a moment, with finite losses, and everything learns."""
+    tokenizer, paths = _point_tokenizer(kind)
+    tokens = tokenizer.train().at_once(paths)
+    hidden = tokenizer.apart(tokens.inputs)
+    total = torch.zeros(())
+    for head, n in ((tokenizer.place_head, 2), (tokenizer.time_head, 1)):
+        drawn = head.sample(hidden, hidden, generator=torch.Generator().manual_seed(0))
+        assert drawn.shape == (*hidden.shape[:2], n), f"a head draws {tuple(drawn.shape)}"
+        total = total + head.loss(hidden, hidden, torch.ones_like(drawn)).sum()
+    assert total.isfinite(), "the loss is not finite"
+    total.backward()
+    _all_learn(tokenizer)
+
+
+def point_tokenizer_is_restored(kind: type[PointTokenizer]) -> None:
+    """Saved and loaded, it answers the same: units are kept with the weights."""
+    tokenizer, paths = _point_tokenizer(kind)
+    torch.manual_seed(7)
+    fresh: Any = kind(WIDTH).eval()
+    fresh.load_state_dict(tokenizer.state_dict())
+    _same_tokens(fresh.at_once(paths), tokenizer.at_once(paths), "loaded into a fresh copy, it makes other tokens")
+
+
 # ----------------------------------------------------------------------------------------------------------- masks
 
 
@@ -591,6 +741,17 @@ LAWS: dict[str, tuple[Law, ...]] = {
         field_tokenizer_is_restored,
         options_have_defaults,
     ),
+    "point tokenizer": (
+        point_tokens_fit,
+        points_come_back,
+        hidden_points_change_nothing,
+        points_do_not_see_ahead,
+        onward_is_onward,
+        paths_are_apart,
+        point_heads_make_points,
+        point_tokenizer_is_restored,
+        options_have_defaults,
+    ),
     "mask": (masks_ask_something, masks_are_flags, masks_are_repeatable, options_have_defaults),
     "mixer": (
         mixing_keeps_the_shape,
@@ -601,7 +762,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
         options_have_defaults,
     ),
 }
-"""The laws of each kind of part; tokenizers of fields have their own."""
+"""The laws of each kind of part; tokenizers of fields and of points have their own."""
 
 
 def laws_of(entry: Entry) -> tuple[Law, ...]:
@@ -610,8 +771,10 @@ def laws_of(entry: Entry) -> tuple[Law, ...]:
     Raises:
         MobtkError: the part does not load.
     """
-    if entry.kind == "tokenizer" and issubclass(load_part("tokenizer", entry.full_name), FieldTokenizer):
-        return LAWS["field tokenizer"]
+    if entry.kind == "tokenizer":
+        for contract, name in ((FieldTokenizer, "field tokenizer"), (PointTokenizer, "point tokenizer")):
+            if issubclass(load_part("tokenizer", entry.full_name), contract):
+                return LAWS[name]
     return LAWS.get(entry.kind, ())
 
 

@@ -122,8 +122,8 @@ class GaussianMixtureHead(Head):
 
 @final
 class CellsHead(Head):
-    """One of many cells, and within it any place alike: numbers told as a class. Cells are even in ``asinh`` of the numbers, so
-    that they are fine near 0 and coarse far out; what is beyond the reach is told as the outermost one.
+    """One of many cells, and within it any place alike: numbers told as a class. Cells are even in ``asinh`` of the numbers,
+    so that they are fine near 0 and coarse far out; what is beyond the reach is told as the outermost one.
 
     Args:
         width: ``D``.

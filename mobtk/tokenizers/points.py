@@ -24,8 +24,8 @@ WAVES = (1 / 604_800, 1 / 86_400, 2 / 86_400, 4 / 86_400)
 
 @final
 class Points(PointTokenizer):
-    """Tokens of ``patch`` points each, by a linear map of what is shown around them; for models in the manner of Merten, Sakr
-    and Dejaegere 2025 (https://arxiv.org/abs/2511.20610), without the faults of their code.
+    """Tokens of ``patch`` points each, by a linear map of what is shown around them; for models in the manner of Merten,
+    Sakr and Dejaegere 2025 (https://arxiv.org/abs/2511.20610), without the faults of their code.
 
     Nothing is measured over a batch or over what comes later. A trajectory's own units, its mean step in metres and seconds
     and its speed, run with it (of what is shown, where all is decided at once) and begin with those of the training split.
@@ -270,8 +270,8 @@ N_FEATURES = 10 + 4 + 2 + 2 + 2 * len(WAVES) + 4
 
 
 class _Shown:
-    """For each point, the nearest ones that are shown: the last before it, the one before that; the next after it (``n`` where
-    there is none), and the one after that.
+    """For each point, the nearest ones that are shown: the last before it, the one before that; the next after it (``n``
+    where there is none), and the one after that.
     """
 
     def __init__(self, seen: Bool[Tensor, "B n"]) -> None:
