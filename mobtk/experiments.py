@@ -6,8 +6,9 @@ that ask about the same run share it.
 """
 
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,20 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from mobtk.completing import evaluate_completer
 from mobtk.data.city import prepare_city
 from mobtk.data.dataset import Dataset
 from mobtk.data.field import Field
 from mobtk.data.prepare_field import make_field
+from mobtk.data.trajectories import Trajectories
+from mobtk.data.walks import make_walks
 from mobtk.errors import BadInput
 from mobtk.evaluation import evaluate
 from mobtk.forecasting import evaluate_forecaster
 from mobtk.generation import generate, read_generated
 from mobtk.plugins import registry
 from mobtk.recipe import PARTS_OF_TASK, Recipe
-from mobtk.runs import Run, environment, identity
+from mobtk.runs import Data, Run, environment, identity
 from mobtk.storage import PathLike, to_json, write_text
 from mobtk.training import train
 
@@ -59,7 +63,7 @@ class Experiment:
         question: what is asked, a sentence.
         answer: from a lab to an outcome.
         sizes: settings of each of :data:`SIZES`; ``weeks`` is the size of the built-in city, and of an experiment on fields
-            ``nodes`` how many of its cells they have.
+            ``nodes`` how many of its cells they have, of one on points ``walks`` how many made-up ones there are.
         seeded: whether it trains each case with several seeds where that is asked for.
     """
 
@@ -78,6 +82,7 @@ class Lab:
         settings: of the size asked for.
         seeds: of trainings.
         data: a dataset; the built-in city if not given.
+        others: more of them, for questions that want several.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Attributes:
@@ -88,10 +93,11 @@ class Lab:
     settings: Mapping[str, Any]
     seeds: int = 1
     data: PathLike | None = None
+    others: tuple[PathLike, ...] = ()
     device: str = "auto"
     _dataset: Dataset | None = field(default=None, repr=False)
     _field: Field | None = field(default=None, repr=False)
-    used: Dataset | Field | None = field(default=None, repr=False)
+    used: Data | None = field(default=None, repr=False)
 
     def dataset(self) -> Dataset:
         """What generators learn and are judged by."""
@@ -110,6 +116,16 @@ class Lab:
                 self._field = make_field(self.city().path, here, most=most, graph="nearest", neighbours=min(8, most - 1))
         return self._field
 
+    def trajectories(self) -> Trajectories:
+        """What completers learn and are judged by: made-up walks, if not given."""
+        here = self.folder / f"walks-{self.settings['walks']}"
+        if self.data is not None or here.exists():
+            found = Trajectories(self.data if self.data is not None else here)
+        else:
+            found = make_walks(here, n=self.settings["walks"])
+        self.used = found
+        return found
+
     def city(self, mapper: str = "grid", **options: Any) -> Dataset:
         """The built-in city on some mapper, made once."""
         name = "-".join(str(part) for part in ("city", self.settings["weeks"], mapper, *options.values()))
@@ -118,9 +134,7 @@ class Lab:
             return Dataset(here)
         return prepare_city(here, weeks=self.settings["weeks"], mapper=mapper, mapper_options=options)
 
-    def run(
-        self, name: str, recipe: Recipe, seed: int = 0, *, until: str | None = None, data: Dataset | Field | None = None
-    ) -> Run:
+    def run(self, name: str, recipe: Recipe, seed: int = 0, *, until: str | None = None, data: Data | None = None) -> Run:
         """A trained run of a recipe for the data of its task or for others, found again if it is there.
 
         Raises:
@@ -128,7 +142,11 @@ class Lab:
         """
         recipe = recipe.change("training.seed", seed)
         path = self.folder / f"{name}-{seed}"
-        self.used = data = data or (self.field() if recipe.task == "forecast" else self.dataset())
+        own: dict[str, Callable[[], Data]] = {
+            "generate": self.dataset, "forecast": self.field, "complete": self.trajectories
+        }  # fmt: skip
+        data = data or own[recipe.task]()
+        self.used = data
         if not path.exists():
             Run.create(path, recipe, data)
         run = Run(path)
@@ -141,6 +159,10 @@ class Lab:
             raise BadInput(f"{path} holds a run for other data; give the experiment another folder with -o")
         begun = (path / "state" / "state.safetensors").exists()
         return train(run, resume=begun, until=until, device=self.device)
+
+    def completions(self, run: Run, masks: Sequence[str], **options: Any) -> dict[str, Any]:
+        """How well a completer tells what masks hide of the test split; see :func:`mobtk.evaluate_completer`."""
+        return evaluate_completer(run, masks=masks, device=self.device, **options)
 
     def errors(self, run: Run, *, baselines: bool = False) -> dict[str, dict[str, float]]:
         """Errors of a forecaster (``model``) and of the baselines on the test split."""
@@ -178,7 +200,7 @@ def run_experiment(
     size: str = "cpu",
     out: PathLike = "experiments",
     seeds: int = 1,
-    data: PathLike | None = None,
+    data: PathLike | Sequence[PathLike] | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Answer a question. ``mobtk experiment run`` does the same.
@@ -188,7 +210,7 @@ def run_experiment(
         size: ``smoke``, ``cpu`` or ``full``.
         out: folder; in it ``package/size`` is that of the experiment, and its result is ``name.json`` there.
         seeds: trainings of each case.
-        data: a dataset; the built-in city if not given.
+        data: a dataset, or several for a question that wants them; the built-in city if not given.
         device: ``auto``, ``cpu`` or ``cuda``.
     """
     full_name, experiment = find(name)
@@ -200,11 +222,12 @@ def run_experiment(
         raise BadInput(f"experiment {full_name} trains each case once; leave --seeds out")
     package, name = full_name.split("/")
     folder = Path(out) / package / size
-    lab = Lab(folder, experiment.sizes[size], seeds, data, device)
+    given: list[PathLike] = [] if data is None else [data] if isinstance(data, str | os.PathLike) else list(data)
+    lab = Lab(folder, experiment.sizes[size], seeds, given[0] if given else None, tuple(given[1:]), device)
     started = time.perf_counter()
     outcome = experiment.answer(lab)
     data_used = lab.used or lab.dataset()
-    rows = data_used.info.split if isinstance(data_used, Dataset) else list(data_used.info.cuts)
+    rows = list(data_used.info.cuts) if isinstance(data_used, Field) else data_used.info.split
     result = {
         "experiment": full_name,
         "question": experiment.question,

@@ -16,7 +16,7 @@ CHECKED = [
     f"mobtk.{room}"
     for room in ("schedule", "contracts", "mappers", "tokenizers", "backbones", "routers", "mixers", "models")
 ]
-install_import_hook([*CHECKED, "mobtk_mstar", "mobtk_stm3"], "checker.check")
+install_import_hook([*CHECKED, "mobtk_mstar", "mobtk_stm3", "mobtk_trajfm"], "checker.check")
 
 from pathlib import Path
 

@@ -66,9 +66,7 @@ def test_step_by_step_is_what_whole_passes_say(backbone, patch):
     assert torch.equal(time, paths.time)
     whole = paths.place.clone()
     for first in range(12, 24, patch):
-        tokens = model.tokens(dataclasses.replace(paths, place=whole), onward=True)
-        hidden = model.tokenizer.apart(model._mixed(tokens, onward=True))
-        told, _ = model._told(hidden, tokens, 0.0, None)
+        told, _ = model.next_points(dataclasses.replace(paths, place=whole))
         whole[:, first : first + patch] = told[:, first : first + patch]
     assert (place - whole).abs().max() < 1e-2  # metres
 
@@ -132,9 +130,7 @@ def test_it_learns_to_repeat_one_walk(tmp_path):
         optimizer.zero_grad()
         model.loss(paths, onward=True)["place"].backward()
         optimizer.step()
-    with torch.inference_mode():
-        tokens = model.eval().tokens(paths, onward=True)
-        told, _ = model._told(model._mixed(tokens, onward=True), tokens, 0.0, None)
+    told, _ = model.eval().next_points(paths)
     assert float((told - paths.place)[:, 1:].norm(dim=-1).mean()) < 1.0
 
 

@@ -25,10 +25,11 @@ def list_(as_json: bool) -> None:
 @click.option("--size", default="cpu", show_default=True, help="smoke, cpu or full.")
 @click.option("-o", "--out", default="experiments", show_default=True, help="Folder; what is trained there is used again.")
 @click.option("--seeds", type=int, default=1, show_default=True, help="Trainings of each case.")
-@click.option("--data", metavar="DATASET", help="A dataset folder; by default the built-in city.")
+@click.option("--data", multiple=True, metavar="DATASET", help="A dataset folder, or several for questions that want such; "
+              "by default built-in data.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_option
-def run(name: str, size: str, out: str, seeds: int, data: str | None, device: str, as_json: bool) -> None:
+def run(name: str, size: str, out: str, seeds: int, data: tuple[str, ...], device: str, as_json: bool) -> None:
     """Answer the question NAME, such as mstar/reconstruction, and store the result with its figures."""
     from mobtk import experiments
 

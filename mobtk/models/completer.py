@@ -70,6 +70,12 @@ class Completer(nn.Module):
         return self.backbone(tokens.inputs, schedule, None, state, rows=rows)
 
     @torch.inference_mode()
+    def next_points(self, paths: Paths) -> tuple[Float[Tensor, "B n 2"], Float[Tensor, "B n"]]:
+        """Each place and moment as told from the true points before it, all in one pass."""
+        tokens = self.tokens(paths, onward=True)
+        return self._told(self.tokenizer.apart(self._mixed(tokens, onward=True)), tokens, 0.0, None)
+
+    @torch.inference_mode()
     def at_once(
         self, paths: Paths, *, temperature: float = 0.0, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "B n 2"], Float[Tensor, "B n"]]:
