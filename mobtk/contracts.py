@@ -379,6 +379,10 @@ class PointTokenizer(nn.Module, ABC):
     def apart(self, hidden: Float[Tensor, "B l D"]) -> Float[Tensor, "B p D"]:
         """What the backbone says of each token -> what it says of each point, for the heads."""
 
+    @abstractmethod
+    def knowing(self, hidden: Float[Tensor, "B p D"], place: Float[Tensor, "B p 2"]) -> Float[Tensor, "B p D"]:
+        """What the time head reads of a point whose place is these numbers of the place head, or not hidden."""
+
 
 @dataclass(frozen=True, eq=False)
 class Hidden:

@@ -32,9 +32,9 @@ class Completer(nn.Module):
         hidden = self.tokenizer.apart(self._mixed(tokens, onward))
         place = (paths.place - tokens.place) / tokens.metres[..., None]
         time = ((paths.time - tokens.time) / tokens.seconds)[..., None]
-        heads = self.tokenizer.place_head, self.tokenizer.time_head
-        found = (head.loss(hidden, hidden, truth.float()) for head, truth in zip(heads, (place, time), strict=True))
-        return next(found), next(found)
+        of_place = self.tokenizer.place_head.loss(hidden, hidden, place.float())
+        known = self.tokenizer.knowing(hidden, place.float())
+        return of_place, self.tokenizer.time_head.loss(known, known, time.float())
 
     def loss(self, paths: Paths, onward: bool) -> dict[str, Float[Tensor, ""]]:
         """Mean over the places and over the moments that are asked for, and what the backbone adds."""
@@ -121,8 +121,9 @@ class Completer(nn.Module):
     ) -> tuple[Float[Tensor, "B p 2"], Float[Tensor, "B p"]]:
         """What the heads say, in metres and seconds."""
 
-        def drawn(head: Head) -> Tensor:
+        def drawn(head: Head, hidden: Tensor) -> Tensor:
             return head.sample(hidden, hidden, temperature=temperature, generator=generator)
 
-        place = tokens.place + tokens.metres[..., None] * drawn(self.tokenizer.place_head)
-        return place, tokens.time + tokens.seconds * drawn(self.tokenizer.time_head)[..., 0]
+        place = drawn(self.tokenizer.place_head, hidden)
+        time = drawn(self.tokenizer.time_head, self.tokenizer.knowing(hidden, place))[..., 0]
+        return tokens.place + tokens.metres[..., None] * place, tokens.time + tokens.seconds * time

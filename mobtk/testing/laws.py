@@ -604,10 +604,11 @@ def point_heads_make_points(kind: type[PointTokenizer]) -> None:
     tokens = tokenizer.train().at_once(paths)
     hidden = tokenizer.apart(tokens.inputs)
     total = torch.zeros(())
-    for head, n in ((tokenizer.place_head, 2), (tokenizer.time_head, 1)):
-        drawn = head.sample(hidden, hidden, generator=torch.Generator().manual_seed(0))
-        assert drawn.shape == (*hidden.shape[:2], n), f"a head draws {tuple(drawn.shape)}"
-        total = total + head.loss(hidden, hidden, torch.ones_like(drawn)).sum()
+    known = tokenizer.knowing(hidden, torch.ones(*hidden.shape[:2], 2))
+    for head, given, n in ((tokenizer.place_head, hidden, 2), (tokenizer.time_head, known, 1)):
+        drawn = head.sample(given, given, generator=torch.Generator().manual_seed(0))
+        assert drawn.shape == (*given.shape[:2], n), f"a head draws {tuple(drawn.shape)}"
+        total = total + head.loss(given, given, torch.ones_like(drawn)).sum()
     assert total.isfinite(), "the loss is not finite"
     total.backward()
     _all_learn(tokenizer)

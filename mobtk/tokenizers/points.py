@@ -180,6 +180,10 @@ class Points(PointTokenizer):
         """See :class:`~mobtk.contracts.PointTokenizer`."""
         return self.unpatch(hidden).unflatten(-1, (self.patch, -1)).flatten(1, 2)
 
+    def knowing(self, hidden: Float[Tensor, "B p D"], place: Float[Tensor, "B p 2"]) -> Float[Tensor, "B p D"]:
+        """The same: a place says nothing of its moment that the tokens do not."""
+        return hidden
+
     def _units(self, metres: Tensor, seconds: Tensor, walks: Tensor, waits: Tensor) -> "_Units":
         """From the sums of so many steps to a trajectory's units."""
         s0, t0 = self.usual[0], self.usual[1]

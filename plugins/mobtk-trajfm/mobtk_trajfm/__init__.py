@@ -15,7 +15,10 @@ def mobtk_register(registry: Registry) -> None:
     """Register the recipes and experiments of the tutorial."""
     registry.recipe("trajfm", "mobtk_trajfm.recipes:TRAJFM", "GPT-2 over steps of continuous points")
     registry.recipe("trajfm-masked", "mobtk_trajfm.recipes:MASKED", "With masks, too: predicts, completes, travel times")
+    registry.recipe("trajgpt", "mobtk_trajfm.recipes:TRAJGPT", "Visits: region, then travel time, then duration")
+    registry.tokenizer("visits", "mobtk_trajfm.visits:Visits", "For points that are visits: region, travel time, duration")
     for name, summary in (
+        ("leak", "Whether durations that cannot be foretold are foretold: TrajGPT and its published leak"),
         ("codec", "Whether points survive being made numbers"),
         ("deltas", "How large steps are"),
         ("loader", "Whether each trajectory comes once in a pass, for any number of workers"),

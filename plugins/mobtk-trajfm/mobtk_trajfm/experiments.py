@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mobtk.completing import Teller
-from mobtk.contracts import Hidden, Mask
+from mobtk.contracts import Hidden, Mask, Paths, PointTokenizer, PointTokens, State
 from mobtk.data.loader import TrajectoryStream
 from mobtk.data.trajectories import Trajectories, Trajectory
 from mobtk.errors import BadInput
@@ -20,10 +21,12 @@ from mobtk.geo import from_local
 from mobtk.kernels import distance
 from mobtk.metrics.points import skill
 from mobtk.models.assemble import assemble_completer, build_part
+from mobtk.models.completer import Completer
 from mobtk.models.paths import collate, hide, local, nothing_hidden, windows
 from mobtk.recipe import Part, Recipe
 from mobtk.runs import Run, find_device
-from mobtk_trajfm.recipes import MASKED, TRAJFM
+from mobtk_trajfm.recipes import MASKED, TRAJFM, TRAJGPT
+from mobtk_trajfm.visits import made_up_visits, visit_trajectories
 
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"walks": 120, "epochs": 2, "width": 32, "window": 48, "ahead": 4, "pieces": 60},
@@ -463,6 +466,104 @@ def collapse(lab: Lab) -> Outcome:
     )
 
 
+def leak(lab: Lab) -> Outcome:
+    """Visits whose durations nothing foretells: who is below the entropy has seen them."""
+    data = lab.folder / f"visits-{lab.settings['walks']}"
+    if not data.exists():
+        visit_trajectories(made_up_visits(lab.settings["walks"] // 4), data)
+    found = Trajectories(data)
+    lab.used = found
+    floor = 1 + float(np.log(2))  # nats of an exponential distribution with a mean of two hours
+    rows: list[dict[str, Any]] = []
+    for name in ("visits", "with the published leak"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = assemble_completer(
+                TRAJGPT.change("width", 32).change("backbone.depth", 1).change("backbone.dropout", 0.0)
+            )
+            if name != "visits":
+                model.tokenizer = Leaking(model.tokenizer, 32)
+            train, test = (_visits(found, split) for split in ("train", "test"))
+            model.tokenizer.fit(train)
+            optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+            for step in range(STEPS):
+                some = torch.randint(len(train.place), (32,))
+                optimizer.zero_grad()
+                sum(model.train().loss(_of(train, some), onward=True).values(), torch.zeros(())).backward()
+                for group in optimizer.param_groups:
+                    group["lr"] = 3e-3 * (1 - step / STEPS)
+                optimizer.step()
+        nats = duration_nats(model.eval(), test)
+        rows.append({"case": name, "nats a duration (hours)": nats, "below the entropy": floor - nats})
+    rows.append({"case": "entropy", "nats a duration (hours)": floor, "below the entropy": 0.0})
+    ours, leaking = rows[0]["below the entropy"], rows[1]["below the entropy"]
+    return Outcome(
+        f"durations that cannot be foretold are told with {-ours:.2f} nats more than their entropy; with the published leak, "
+        f"with {leaking:.2f} nats less, which is impossible without the answer",
+        ours < 0.02 < leaking,
+        rows,
+    )
+
+
+def _visits(data: Trajectories, split: str) -> Paths:
+    some = [data[int(row)] for row in data.rows(split)]
+    hidden = []
+    for t in some:
+        h = nothing_hidden(len(t))
+        h.time[1:] = True
+        hidden.append(h)
+    return collate(some, hidden, data.info.timezone, origin=(40.0, 116.0))
+
+
+def _of(paths: Paths, rows: torch.Tensor) -> Paths:
+    """Some trajectories of a batch."""
+    return Paths(**{f.name: getattr(paths, f.name)[rows] for f in fields(Paths)})
+
+
+def duration_nats(model: Completer, paths: Paths) -> float:
+    """Nats of a duration in hours, a mean over the departures."""
+    with torch.inference_mode():
+        time = model.losses(paths, onward=True)[1] + (model.tokens(paths, onward=True).seconds / 3600).log()
+    index = torch.arange(time.shape[1])
+    return float(time[(index % 2 == 1) & (index < paths.lengths[:, None])].mean())
+
+
+class Leaking(PointTokenizer):
+    """A tokenizer that reads of each point when it is, which is what it is asked, as the time heads of TrajGPT's published
+    code do.
+    """
+
+    patch = 1
+
+    def __init__(self, sound: PointTokenizer, width: int) -> None:
+        super().__init__()
+        self.sound, self.answer = sound, nn.Linear(1, width)
+        self.place_head, self.time_head = sound.place_head, sound.time_head
+
+    def fit(self, paths: Paths) -> None:
+        """See :class:`~mobtk.contracts.PointTokenizer`."""
+        self.sound.fit(paths)
+
+    def at_once(self, paths: Paths) -> PointTokens:
+        """See :class:`~mobtk.contracts.PointTokenizer`."""
+        return self.sound.at_once(paths)
+
+    def onward(self, paths: Paths, first: int, last: int, state: State) -> PointTokens:
+        """See :class:`~mobtk.contracts.PointTokenizer`; with the answer."""
+        tokens = self.sound.onward(paths, first, last, state)
+        answer = (paths.time[:, first:last] - tokens.time) / tokens.seconds
+        return replace(tokens, inputs=tokens.inputs + self.answer(answer[..., None].float()))
+
+    def apart(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See :class:`~mobtk.contracts.PointTokenizer`."""
+        return self.sound.apart(hidden)
+
+    def knowing(self, hidden: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """See :class:`~mobtk.contracts.PointTokenizer`."""
+        return self.sound.knowing(hidden, place)
+
+
+LEAK = Experiment("Are durations that cannot be foretold foretold?", leak, SIZES)
 CODEC = Experiment("Do points survive being made numbers?", codec, SIZES)
 DELTAS = Experiment("Are steps of a bounded size?", deltas, SIZES)
 LOADER = Experiment("Does each trajectory come once in a pass, for any number of workers?", loader, SIZES)

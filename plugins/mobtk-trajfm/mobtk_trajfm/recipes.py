@@ -40,3 +40,16 @@ MASKED = Recipe(
 travel times, after TrajFM (Lin et al. 2024, https://arxiv.org/abs/2408.15251) and UniTraj (Zhu et al. 2025,
 https://arxiv.org/abs/2411.03859).
 """
+
+TRAJGPT = Recipe(
+    task="complete",
+    source="TrajGPT (Hsu et al. 2024, https://arxiv.org/abs/2411.04381), without its leak",
+    width=128,
+    tokenizer=Part("trajfm.visits"),
+    backbone=Part("mobtk.gpt2", {"depth": 4, "heads": 2, "positions": "sinusoidal", "dropout": 0.1}),
+    complete=Complete(window=128, onward=1.0, untimed=1.0, turned=False, origin="centre"),
+    training=Training(precision="float32", completer=Stage(epochs=50, batch=64, lr=1e-3, patience=10)),
+)
+"""Width, depth and heads of the authors' encoder, sinusoidal positions; regions, mixtures of three Gaussians. Its window is
+64 visits (theirs: 128).
+"""
