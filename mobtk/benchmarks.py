@@ -5,9 +5,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields, replace
 from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
+from inspect import signature
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,17 +23,20 @@ from torch.nn import functional as F
 from mobtk.backbones.fused_scan import fused_scan, kernel
 from mobtk.backbones.selective_scan import torch_scan
 from mobtk.baselines.diffusion import TrajectoryDiffusion
+from mobtk.contracts import Paths
 from mobtk.data.city import CRS, ORIGIN, make_city, write_points
 from mobtk.data.prepare import prepare
 from mobtk.data.visits import find_stays
 from mobtk.generation import default_batch
 from mobtk.mappers.grid import Grid
 from mobtk.metrics.individual import dailyloc_jsd, distance_jsd, duration_jsd, profile, radius_jsd
-from mobtk.models.assemble import assemble, assemble_forecaster
+from mobtk.models.assemble import assemble, assemble_completer, assemble_forecaster, load_part
+from mobtk.models.completer import Completer
 from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
 from mobtk.plugins import registry
 from mobtk.recipe import Part, Recipe
+from mobtk.testing.fixtures import walks
 
 REFERENCE = Recipe(
     source="M-STAR's reference sizes",
@@ -134,6 +139,44 @@ def forecasting(batch: int = 8) -> dict[str, float]:
             step = f"{entry.name}, step of {batch} windows" + (f" in {parts}" if parts > 1 else "")
             found |= {f"{step}, core-s": seconds, f"{step}, GB": memory}
         found[f"{entry.name}, forecast, core-s"] = alone
+    return found
+
+
+def points(batch: int = 64) -> dict[str, float]:
+    """Points per core-second of each installed recipe that completes trajectories: learned, in batches, step by step; and
+    told after eight known ones, 48 of each trajectory, with a cache of what was read and by a whole pass for each step.
+    """
+    found: dict[str, float] = {}
+    for entry in registry().entries("recipe"):
+        recipe = entry.load()
+        if recipe.task != "complete":
+            continue
+        for patch in (1, 4) if "patch" in signature(load_part("tokenizer", recipe.tokenizer.name)).parameters else (1,):
+            name = f"{entry.name}, patches of {patch}" if patch > 1 else entry.name
+            model = assemble_completer(recipe if patch == 1 else recipe.change("tokenizer.patch", patch))
+            found |= {f"{name}, {what}": rate for what, rate in _points_a_second(model, batch).items()}
+    return found
+
+
+def _points_a_second(model: Completer, batch: int) -> dict[str, float]:
+    known, told = 8, 48
+    paths = walks(batch, known + told)
+    paths = replace(
+        paths, lengths=torch.full_like(paths.lengths, known + told), hidden_time=torch.zeros_like(paths.hidden_time)
+    )
+    model.tokenizer.fit(paths)
+
+    def learn() -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            model.train().loss(paths, onward=True)["place"].backward()
+
+    found = {"learned": batch * (known + told) / processor_seconds(learn)}
+    model.eval()
+    for n in (1, batch):
+        some = Paths(**{f.name: getattr(paths, f.name)[:n] for f in fields(Paths)})
+        found[f"told, {n} at once"] = n * told / processor_seconds(partial(model.step_by_step, some, known))
+    passes = processor_seconds(lambda: model.next_points(paths)) * told / model.tokenizer.patch
+    found[f"told, {batch} at once, without a cache"] = batch * told / passes
     return found
 
 

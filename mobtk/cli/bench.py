@@ -8,13 +8,13 @@ from mobtk.cli import json_option, show
 @click.command()
 @click.argument(
     "what",
-    type=click.Choice(["metrics", "preparation", "tokenizer", "generation", "scan", "forecasting"]),
+    type=click.Choice(["metrics", "preparation", "tokenizer", "generation", "scan", "forecasting", "points"]),
     default="metrics",
 )
 @click.option(
     "--weeks",
     type=click.IntRange(min=2),
-    help="Of the city: 10,000, or 100 (preparation), 256 (tokenizer), 64 (generation), 16 (scan), 8 (forecasting).",
+    help="10,000; 100 (preparation), 256 (tokenizer), 64 (generation), 16 (scan), 8 (forecasting), 64 (points).",
 )
 @json_option
 def bench(what: str, weeks: int | None, as_json: bool) -> None:
@@ -24,7 +24,8 @@ def bench(what: str, weeks: int | None, as_json: bool) -> None:
     points, 10,080 a week, beside pandas. tokenizer and generation: at M-STAR's reference
     sizes (470 tokens a week, 4096 codes, width 256), with fresh weights. scan: that of Mamba, in every way this
     machine has, with --weeks sequences at once. forecasting: a training step of --weeks windows, its memory, and a
-    forecast of each recipe that forecasts, 170 nodes, 96 steps from 96.
+    forecast of each recipe that forecasts, 170 nodes, 96 steps from 96. points: those that each recipe of trajectories
+    learns and tells, --weeks trajectories at once.
     """
     from mobtk import benchmarks
 

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 import mobtk
-from mobtk.cli import COMMANDS, main
+from mobtk.cli import COMMANDS, cli, main
+from mobtk.errors import MobtkError
 
 MOBTK = [sys.executable, "-m", "mobtk"]
 
@@ -202,6 +204,40 @@ def test_no_permission_is_told(tmp_path):
     assert "cannot write" in done.stderr
 
 
+def test_points_from_end_to_end(tmp_path):
+    """Walks are made, a completer learns them, foretells their next points and fills their gaps; another begins with it."""
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
+
+    def _run(*words):
+        return CliRunner().invoke(cli, [str(word) for word in words])
+
+    small = ["--weeks", 60, "--set", "width=16", "--set", "training.completer.epochs=1", "--set", "complete.window=32"]
+    assert "step by step" in _run("build", "completer", "-o", run, *small).output
+    assert f"mobtk evaluate {run}" in _run("train", run).output
+    scored = _run("evaluate", run, "--mask", "last", "--mask", "block", "--set", "last.points=3").output
+    assert "model step by step" in scored and "interpolation" in scored and "travel-time" not in scored
+    told = _run("predict", run, run / "data", "-n", 3, "--every", "10s", "--split", "test", "-o", tmp_path / "next.csv")
+    assert "metres_80" in told.output
+    assert (tmp_path / "next.csv").read_text().count("\n") == 1 + 3 * 12
+    filled = _run("complete", run, run / "data", "--every", "20s", "--samples", 2, "-o", tmp_path / "f.parquet")
+    assert "points more" in filled.output
+    assert (tmp_path / "f.parquet").is_file()
+    _run("build", "completer", "-o", tuned, "--data", run / "data", *small)
+    assert _run("train", tuned, "--from", run, "--freeze", "backbone").exit_code == 0
+    for words, said in (
+        (["predict", run, run / "data", "-n", 99], "foretells 1 to 16, not 99"),
+        (["predict", run, run / "data", "--every", "soon"], "is no duration"),
+        (["complete", run, run / "data", "--every", "20s", "-o", "points.txt"], "none of .csv, .parquet"),
+        (["evaluate", run, "--mask", "hat"], "no mask is called 'hat'"),
+        (["evaluate", run, "--set", "last.hats=3"], "has no option 'hats'"),
+        (["forecast", run], "this wants one that forecasts a field"),
+        (["train", run, "--resume", "--freeze", "backbone"], "goes on as it was begun"),
+    ):
+        done = _run(*words)
+        assert isinstance(done.exception, MobtkError | SystemExit), words
+        assert said in f"{done.exception} {done.output}"
+
+
 def test_doctor_names_the_scan_and_the_plugins():
     found = json.loads(_run("doctor", "--json").stdout)
     assert found["selective scan"] in ("mamba_ssm", "fused", "torch")
@@ -218,7 +254,7 @@ def test_doctor_and_a_broken_plugin(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["scan", "forecasting"])
+@pytest.mark.parametrize("what", ["scan", "forecasting", "points"])
 def test_bench_measures(what):
     found = json.loads(_run("bench", what, "--weeks", 2, "--json").stdout)
     assert found

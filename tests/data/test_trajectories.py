@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from mobtk.data import trajectories as module
 from mobtk.data.clean import Rules
@@ -17,8 +18,10 @@ from mobtk.data.dataset import Dataset
 from mobtk.data.field import Field
 from mobtk.data.formats import Reading
 from mobtk.data.kinds import open_dataset
+from mobtk.data.loader import TrajectoryStream
 from mobtk.data.prepare_trajectories import Cutting, make_trajectories
 from mobtk.data.trajectories import Trajectories, card
+from mobtk.data.walks import make_walks
 from mobtk.errors import BadInput
 
 BEGIN = pd.Timestamp("2024-05-06T08:00:00Z")
@@ -224,3 +227,48 @@ def test_the_command_does_the_same(tmp_path):
         assert refused.returncode == 2 and said in refused.stderr
     told = subprocess.run([*command[:4], "info", tmp_path / "out"], capture_output=True, text=True)
     assert told.stdout.splitlines()[:3] == done.stdout.splitlines()[:3]
+
+
+def _names(batches):
+    return [t.user for batch in batches for t in batch]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_brings_each_once_and_goes_on_where_it_was(tmp_path, workers):
+    data = make_walks(tmp_path / "walks", n=200)
+    stream = TrajectoryStream(data.path, batch=16, seed=3)
+    whole = _names(DataLoader(stream, batch_size=None, num_workers=workers))
+    assert sorted(whole) == sorted(data[int(row)].user for row in data.rows("train"))
+    stream.begin(0, done=4)
+    assert _names(DataLoader(stream, batch_size=None, num_workers=workers)) == whole[64:]
+    stream.begin(1)
+    other = _names(DataLoader(stream, batch_size=None, num_workers=workers))
+    assert other != whole
+    assert sorted(other) == sorted(whole)
+    assert whole == _names(DataLoader(TrajectoryStream(data.path, batch=16, seed=3), batch_size=None))
+
+
+def test_ranks_of_a_stream_share_it(tmp_path, monkeypatch):
+    data = make_walks(tmp_path / "walks", n=100)
+    whole = list(TrajectoryStream(data.path, batch=8))
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        parts.append(list(TrajectoryStream(data.path, batch=8)))
+    assert [_names([b]) for b in parts[0]] == [_names([b]) for b in whole[::2]]
+    assert [_names([b]) for b in parts[1]] == [_names([b]) for b in whole[1::2]]
+
+
+def test_walks_are_as_they_are_said_to_be(tmp_path):
+    data = make_walks(tmp_path / "walks", n=300)
+    lengths = [len(t) for t in data]
+    assert min(lengths) >= 10 and max(lengths) <= 48
+    seconds = np.concatenate([np.diff(t.time) for t in data]) / 1e6
+    assert seconds.min() >= 1 and seconds.max() <= 59
+    assert len({(t.lat[0], t.lon[0]) for t in data}) == 300  # no two are alike
+    again = make_walks(tmp_path / "again", n=300)
+    assert again.info.sha256 == data.info.sha256
+    with pytest.raises(BadInput, match="10 at least"):
+        make_walks(tmp_path / "few", n=3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily, Normal
 
-from mobtk.tokenizers.number_heads import GaussianMixtureHead, RegressionHead
+from mobtk.tokenizers.number_heads import CellsHead, GaussianMixtureHead, RegressionHead
 
 WIDTH, CHANNELS = 8, 3
 HEADS = [RegressionHead, GaussianMixtureHead]
@@ -78,3 +78,31 @@ def test_left_or_right_is_not_the_middle():
     drawn = head.sample(hidden, hidden, generator=torch.Generator().manual_seed(0))[0, :, 0]
     assert 0.3 < (drawn > 0).float().mean() < 0.7
     assert (drawn.abs() > 3).float().mean() > 0.95
+
+
+def test_cells_make_a_density():
+    """Over the plane the likelihood of a number adds up to 1; draws follow it; what is far out counts as the outermost."""
+    torch.manual_seed(0)
+    head, hidden = CellsHead(WIDTH, 1, bins=9, reach=10.0), torch.randn(1, 1, WIDTH)
+    grid = torch.linspace(-10, 10, 20_001)[None, :, None]
+    many = hidden.expand(1, 20_001, WIDTH)
+    density = (-head.loss(many, many, grid)).exp()
+    assert density.sum().item() * 0.001 == pytest.approx(1, abs=0.01)
+    drawn = head.sample(many, many, generator=torch.Generator().manual_seed(0))[0, :, 0]
+    mean = (density[0] * grid[0, :, 0]).sum().item() * 0.001
+    assert drawn.mean().item() == pytest.approx(mean, abs=0.15)
+    assert head.loss(hidden, hidden, torch.full((1, 1, 1), 1e6)).isfinite().all()
+
+
+def test_a_cell_is_found_again():
+    """Each of two numbers has its own bins: the middle of the likeliest cell lies in the cell that was learned."""
+    torch.manual_seed(0)
+    hidden, told = torch.eye(4)[None], torch.tensor([[[0.0, 5.0], [-3.0, 0.2], [8.0, -8.0], [0.1, 0.1]]])
+    head = CellsHead(4, 2, bins=21, reach=10.0)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        head.loss(hidden, hidden, told).mean().backward()
+        optimizer.step()
+    found = head.sample(hidden, hidden, temperature=0)
+    assert (found.asinh() - told.asinh()).abs().max() <= head.size / 2 + 1e-5

@@ -498,8 +498,8 @@ def leak(lab: Lab) -> Outcome:
     rows.append({"case": "entropy", "nats a duration (hours)": floor, "below the entropy": 0.0})
     ours, leaking = rows[0]["below the entropy"], rows[1]["below the entropy"]
     return Outcome(
-        f"durations that cannot be foretold are told with {-ours:.2f} nats more than their entropy; with the published leak, "
-        f"with {leaking:.2f} nats less, which is impossible without the answer",
+        f"durations that cannot be foretold are told with {-ours:.2f} nats more than their entropy; with the published "
+        f"leak, with {leaking:.2f} nats less, which is impossible without the answer",
         ours < 0.02 < leaking,
         rows,
     )
