@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -167,7 +168,8 @@ def visit_trajectories(
     """Trajectories of visits, two points each: arrival and departure.
 
     Args:
-        visits: a table, or a file as ``mobtk data visits`` writes it: ``user``, ``time``, ``end``, ``lat``, ``lon``.
+        visits: a table, or a file like the ``stays.parquet`` that ``mobtk data visits`` writes: ``user``, ``time``, ``end``,
+            ``lat``, ``lon``.
         out: folder of the trajectories, split by user.
         timezone: where the people are.
         most: visits of a trajectory.
@@ -180,11 +182,11 @@ def visit_trajectories(
     """
     table = visits if isinstance(visits, pd.DataFrame) else pd.read_parquet(visits)
     if missing := [c for c in ("user", "time", "end", "lat", "lon") if c not in table]:
-        raise BadInput(f"visits have a column {missing[0]!r}; make them with: mobtk data visits FILES -o visits.parquet")
+        raise BadInput(f"visits have a column {missing[0]!r}; make them with: mobtk data visits FILES -o visits")
     table = table.sort_values(["user", "time"])
     users, times, lats, lons = [], [], [], []
     for user, part in table.groupby("user", sort=False):
-        moments = np.stack([part[c].to_numpy().astype("datetime64[us]").astype(np.int64) for c in ("time", "end")], 1)
+        moments = np.stack([_microseconds(part[c]) for c in ("time", "end")], 1)
         for first in range(0, len(part), most):
             piece = slice(first, first + most)
             if len(part["lat"].iloc[piece]) < 2:
@@ -218,6 +220,14 @@ def made_up_visits(users: int, visits: int = 40, places: int = 8, seed: int = 0)
     for column in ("time", "end"):
         table[column] = pd.to_datetime((table[column] * 1e6).astype(np.int64), unit="us")
     return table
+
+
+def _microseconds(moments: pd.Series) -> NDArray[np.int64]:
+    """Since 1970 in UTC."""
+    found: NDArray[np.int64] = (
+        pd.to_datetime(moments, utc=True).dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
+    )
+    return found
 
 
 def _on_earth(place: Float[Tensor, "n 2"]) -> tuple[list[float], list[float]]:
