@@ -167,7 +167,7 @@ def test_windows_are_all_of_it_but_a_small_rest():
 def test_scores_stand_beside_baselines(learned):
     result = mobtk.evaluate_completer(learned, options={"last": {"points": 3}})
     assert set(result["scores"]["last"]) == {
-        "model step by step", "model at once", "stay put", "constant velocity", "interpolation"
+        "model step by step", "model at once", "stay put", "constant velocity", "markov", "interpolation"
     }  # fmt: skip
     assert len(result["by_step"]["last"]["stay put"]) == 3
     assert result["scores"]["last"]["model step by step"]["ade"] < result["scores"]["last"]["stay put"]["ade"]

@@ -78,15 +78,31 @@ def test_round_a_corner_the_straight_line_misses():
 def test_a_constant_pace_is_that_of_the_training_split(mask):
     slow = _walk(np.arange(20) * 5, np.zeros(20), np.arange(20))
     for own in (LINE, CORNER):  # along what is shown: of a corner that may be the way across
-        assert _scores("stay put", own, mask, [own])["time_mae"] < 1e-3
-    assert _scores("stay put", LINE, mask, [slow])["time_mape"] == pytest.approx(1, rel=1e-3)
+        assert _scores("constant pace", own, mask, [own])["time_mae"] < 1e-3
+    assert _scores("constant pace", LINE, mask, [slow])["time_mape"] == pytest.approx(1, rel=1e-3)
+
+
+def test_a_usual_pause_is_that_of_the_training_split():
+    walk = _walk([0, 5, 50, 60], np.zeros(4), [0, 10, 20, 30])
+    assert _scores("usual pause", walk, TravelTime(), [walk])["time_mae"] < 1e-3
+    assert _scores("usual pause", walk, OriginDestination(), [walk])["time_mae"] < 1e-3  # thirty seconds are what it takes
+    assert set(fit_completions([walk], TravelTime())) == {"constant pace", "usual pause"}
+
+
+def test_a_chain_of_speeds_goes_on_as_it_usually_does():
+    """At one speed it goes on straight; where everybody who walks at 3 m/s stops next, it stops, too."""
+    assert _scores("markov", LINE, Last(points=5), [LINE])["ade"] < 1e-6
+    stops = _walk([0, 30, 30, 30, 30, 30], np.zeros(6), np.arange(6) * 10)
+    going = _walk(np.arange(6) * 30, np.zeros(6), np.arange(6) * 10)
+    told = fit_completions([stops], Last(points=1))["markov"](going, Last(points=1)(*_time_place(going), RNG))
+    assert told.lon[-1] == pytest.approx(going.lon[-2], abs=1e-9)
 
 
 def test_moments_between_known_ones_are_shared_out_by_the_way():
     walk = _walk([0, 10, 20, 50, 60], np.zeros(5), [0, 10, 20, 50, 60])
     hidden = Hidden(np.zeros(5, bool), np.array([0, 0, 1, 1, 0], bool), np.zeros(5, bool))
     slow = _walk([0, 1, 2], np.zeros(3), [0, 10, 20])
-    told = fit_completions([slow], TravelTime())["stay put"](walk, hidden)
+    told = fit_completions([slow], TravelTime())["constant pace"](walk, hidden)
     np.testing.assert_allclose((told.time - walk.time) / 1e6, 0, atol=1e-3)
 
 
