@@ -7,11 +7,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mobtk.errors import BadInput, TryAgain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PathLike = str | os.PathLike[str]
 
@@ -91,6 +94,15 @@ def fingerprint(path: PathLike) -> str:
     """SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_table(path: PathLike, table: "pd.DataFrame") -> None:
+    """Replace a file by a table, whole or not at all: as CSV or Parquet, by its ending."""
+    with new_file(path) as draft:
+        if str(path).endswith(".csv"):
+            table.to_csv(draft, index=False)
+        else:
+            table.to_parquet(draft, index=False)
 
 
 def write_text(path: PathLike, text: str) -> None:

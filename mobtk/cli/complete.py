@@ -96,14 +96,10 @@ def _check_out(out: str | None, replace: bool) -> None:
 
 
 def _show(table: "pd.DataFrame", out: str | None, as_json: bool) -> None:
-    from mobtk.storage import new_file
+    from mobtk.storage import write_table
 
     if out is not None:
-        with new_file(out) as draft:
-            if out.endswith(".csv"):
-                table.to_csv(draft, index=False)
-            else:
-                table.to_parquet(draft, index=False)
+        write_table(out, table)
     told = table[table["filled"]] if "filled" in table else table
     shown = told.head(24).assign(time=told["time"].head(24).dt.strftime("%Y-%m-%d %H:%M:%S"))
     left = len(told) - len(shown)

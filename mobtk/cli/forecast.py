@@ -31,7 +31,7 @@ def forecast(
     from mobtk.errors import BadInput
     from mobtk.forecasting import forecast as foretell
     from mobtk.report.figures import forecasts
-    from mobtk.storage import check_new_file, new_file
+    from mobtk.storage import check_new_file, new_file, write_table
 
     for file, endings in ((out, (".csv", ".parquet")), (picture, (".png", ".svg", ".pdf"))):
         if file is not None:
@@ -41,11 +41,7 @@ def forecast(
     table = foretell(run, at=at, nodes=[n.strip() for n in nodes.split(",")] if nodes else None, data=data)
     future = table[table["forecast"].notna()]
     if out is not None:
-        with new_file(out) as draft:
-            if out.endswith(".csv"):
-                table.to_csv(draft, index=False)
-            else:
-                table.to_parquet(draft, index=False)
+        write_table(out, table)
     if picture is not None:
         with new_file(picture) as draft:
             forecasts(table).savefig(draft, format=Path(picture).suffix[1:], dpi=150, bbox_inches="tight")
