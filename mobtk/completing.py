@@ -1,8 +1,9 @@
 """Completing: gaps of trajectories, their next points, and how well hidden points are told beside baselines."""
 
 import logging
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -56,6 +57,24 @@ class Teller:
         self.zone, self.device, self.origin = zone, device, run.origin()
         self.settings = run.recipe.complete
 
+    def pieces(self, data: Trajectories, rows: Iterable[Any], window: int) -> list[Trajectory]:
+        """Trajectories in pieces of so many points."""
+        together = self.model.tokenizer.together
+        return [piece for row in rows for piece in windows(data[int(row)], window, together)]
+
+    def ask(self, pieces: Sequence[Trajectory], mask: Mask, n: int, seed: int) -> Pairs:
+        """What a mask hides of some pieces, evenly spread. Where it hides their ends, of those that are long enough: as much
+        is hidden of each, and a patch is known before it.
+        """
+        rng = np.random.default_rng(seed)
+        chosen = spread(np.arange(len(pieces)), n)
+        pairs = [(pieces[i], hide(pieces[i], mask, rng)) for i in chosen if len(pieces[i]) >= mask.least]
+        ends = [(t, h) for t, h in pairs if _is_end(h)]
+        if len(ends) < len(pairs):
+            return pairs
+        most = max((int(h.place.sum()) for _, h in ends), default=0)
+        return [(t, h) for t, h in ends if h.place.sum() == most and _known(h) >= self.model.tokenizer.patch]
+
     def at_once(self, pairs: Pairs, temperature: float = 0.0, generator: torch.Generator | None = None) -> list[Trajectory]:
         """All that is hidden, in one pass."""
         patch = self.model.tokenizer.patch
@@ -81,7 +100,8 @@ class Teller:
         """How the model can tell this, as far as it learned so: ``step by step`` where it is the end of a trajectory, ``at
         once`` always.
         """
-        found = ["step by step"] if self.settings.onward > 0 and _is_end(hidden, self.model.tokenizer.patch) else []
+        onward = self.settings.onward > 0 and _is_end(hidden) and _known(hidden) >= self.model.tokenizer.patch
+        found = ["step by step"] if onward else []
         return found + (["at once"] if self.settings.onward < 1 else [])
 
     def tell(
@@ -135,29 +155,31 @@ def evaluate_completer(
     """
     run = open_run(run, "complete")
     found = run.trajectories(data)
+    most = run.recipe.complete.window if window is None else window
+    if most < 4 or n < 1:
+        raise BadInput(f"pieces have 4 points at least and there is one at least, so not a window of {most} and n={n}")
     teller = Teller(run, found.info.timezone, find_device(device))
-    most = window or run.recipe.complete.window
-    pieces = [p for row in found.rows(split) for p in windows(found[int(row)], most)]
+    pieces = teller.pieces(found, found.rows(split), most)
     if not pieces:
         raise BadInput(f"split {split!r} of {found.path} has no trajectories; give it a larger share")
-    result: dict[str, Any] = {"scores": {}, "by_step": {}, "skill": {}, "n": {}}
-    train = found.rows("train")
-    learn = found.mixed(train, np.random.default_rng(0))[:LEARNED]
+    learn = teller.pieces(found, found.mixed(found.rows("train"), np.random.default_rng(0))[:LEARNED], most)
+    if baselines and not learn:
+        log.warning("%s has no training split, from which baselines learn: the model stands alone", found.path)
+    result: dict[str, Any] = {"scores": {}, "by_step": {}, "skill": {}, "n": {}, "left_out": {}}
     for name in tqdm(masks, desc="evaluate", unit="mask", leave=False, disable=None):
         mask: Mask = build_part("mask", Part(name, dict((options or {}).get(name, {}))))
-        rng = np.random.default_rng(seed)
-        chosen = spread(np.flatnonzero([len(p) >= mask.least for p in pieces]), n)
-        pairs = [(pieces[i], hide(pieces[i], mask, rng)) for i in chosen]
+        pairs = teller.ask(pieces, mask, n, seed)
+        result["left_out"][name] = min(n, len(pieces)) - len(pairs)
         if not pairs:
-            raise BadInput(f"no trajectory of split {split!r} has the {mask.least} points that mask {name!r} wants")
+            log.warning("mask %s is left out: no piece of split %r is long enough for it", name, split)
+            continue
         sources: dict[str, list[Trajectory]] = {}
-        ways = set.intersection(*(set(teller.ways(h)) for _, h in pairs))
-        for way in sorted(ways):
+        for way in set.intersection(*(set(teller.ways(h)) for _, h in pairs)):
             sources[f"model {way}"] = teller.tell(pairs, way)
-        if baselines:
-            given: dict[str, Completion] = fit_completions((found[int(row)] for row in learn), mask, seed=seed)
+        if baselines and learn:
+            given: dict[str, Completion] = fit_completions(learn, mask, seed=seed)
             sources |= {key: [one(t, h) for t, h in pairs] for key, one in given.items()}
-        errors = {source: PointErrors() for source in sources}
+        errors = {source: PointErrors() for source in sorted(sources, key=lambda s: not s.startswith("model"))}
         for source, told in sources.items():
             for (truth, hidden), answer in zip(pairs, told, strict=True):
                 errors[source].add(truth, hidden, answer)
@@ -175,30 +197,43 @@ def evaluate_completer(
         "cards": {name: msgspec.to_builtins(CARDS[name]) for name in (*PLACE_METRICS, *TIME_METRICS)},
         "mobtk": __version__,
     }
-    run.write_result("complete", result)
+    others = [*([found.info.name] if data else []), *([f"window-{window}"] if window else [])]
+    others += [] if set(TASKS) <= set(masks) else masks
+    run.write_result(re.sub(r"[^\w.-]+", "-", "-".join(["complete", *others])), result)
     return result
 
 
-def _skill(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Of the better way of the model over the best baseline, in each metric."""
-    model = [s for source, s in scores.items() if source.startswith("model")]
+def _skill(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Of each way of the model over the best baseline, in each metric."""
     others = [s for source, s in scores.items() if not source.startswith("model")]
-    if not model or not others:
+    if not others:
         return {}
-    return {m: skill(min(s[m] for s in model), min(s[m] for s in others)) for m in model[0]}
+    return {
+        source: {m: skill(error, min(other[m] for other in others)) for m, error in s.items()}
+        for source, s in scores.items()
+        if source.startswith("model")
+    }
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """A result as text: for each mask a row a source."""
+    """A result as text: for each mask a row a source; of next points the mean metres at some steps, too."""
     lines = []
     for name, scores in result["scores"].items():
         metrics = list(next(iter(scores.values())))
-        lines += ["", f"{name} ({result['n'][name]:,})".ljust(24) + "".join(f"{m:>12}" for m in metrics)]
-        lines += [f"{source:<24}" + "".join(f"{s[m]:>12.4g}" for m in metrics) for source, s in scores.items()]
-        if gained := result["skill"][name]:
-            lines.append(f"{'skill':<24}" + "".join(f"{gained[m]:>12.3f}" for m in metrics))
+        by_step = result["by_step"][name]
+        steps = len(next(iter(by_step.values()))) if name.split(".")[-1] == "last" else 0
+        ahead = sorted({1, -(-steps // 2), steps}) if steps else []
+        heads = [*metrics, *(f"m@{step}" for step in ahead)]
+        lines += ["", f"{name} ({result['n'][name]:,})".ljust(28) + "".join(f"{m:>12}" for m in heads)]
+        for source, s in scores.items():
+            values = [*(s[m] for m in metrics), *(by_step[source][step - 1] for step in ahead)]
+            lines.append(f"{source:<28}" + "".join(f"{value:>12.4g}" for value in values))
+        for source, gained in result["skill"][name].items():
+            lines.append(f"{'skill' + source.removeprefix('model'):<28}" + "".join(f"{gained[m]:>12.3f}" for m in metrics))
         if not any(source.startswith("model") for source in scores):
             lines.append("the model did not learn to tell this")
+        if left := result["left_out"][name]:
+            lines.append(f"{left:,} pieces are too short for it and left out")
     return "\n".join(lines[1:])
 
 
@@ -234,14 +269,23 @@ def predict(
     window = run.recipe.complete.window
     if not 1 <= n <= window // 2:
         raise BadInput(f"the model of run {run.path} reads {window} points and foretells 1 to {window // 2}, not {n}")
+    _check_samples(samples)
     if every is not None and not every > 0:
         raise BadInput(f"points are some time above 0 apart, not {every:g} s")
     teller = Teller(run, found.info.timezone, find_device(device))
     rows = found.rows(split) if split else np.arange(len(found))
-    patch = teller.model.tokenizer.patch
+    patch, together = teller.model.tokenizer.patch, teller.model.tokenizer.together
+    long = [int(row) for row in rows if len(found[int(row)]) >= patch]
+    if not long:
+        raise BadInput(f"{found.path} has no trajectories of {patch} points or more to go on from")
+    if len(long) < len(rows):
+        log.warning(
+            "%d of %d trajectories are shorter than a patch of %d and left out", len(rows) - len(long), len(rows), patch
+        )
 
     def asked(t: Trajectory) -> tuple[Trajectory, Hidden]:
-        t = t[-(window - n) :]
+        spare = max(len(t) - (window - n), 0)
+        t = t[-(-spare // together) * together :]
         step = round((every or 0.0) * 1e6)
         future = t.time[-1] + step * np.arange(1, n + 1)
         nowhere = np.zeros(n)
@@ -252,15 +296,13 @@ def predict(
         return longer, hidden
 
     parts = []
-    for some in _chunks([r for r in rows if len(found[int(r)]) >= patch]):
+    for some in _chunks(long):
         pairs = [asked(found[int(row)]) for row in some]
         ways = teller.ways(pairs[0][1])
         told, metres = _sampled(teller, pairs, ways[0], samples, seed)
         parts += [
             _frame(int(row), t, np.arange(len(t) - n, len(t)), m) for row, t, m in zip(some, told, metres, strict=True)
         ]
-    if not parts:
-        raise BadInput(f"{found.path} has no trajectories to go on from")
     return pd.concat(parts, ignore_index=True).assign(step=np.tile(np.arange(1, n + 1), len(parts)))
 
 
@@ -294,24 +336,26 @@ def complete(
         raise BadInput(f"the model of run {run.path} tells points step by step only; fill gaps with one of recipe completer")
     if not every > 0:
         raise BadInput(f"points are some time above 0 apart, not {every:g} s")
+    _check_samples(samples)
     found = Trajectories(data)
     teller = Teller(run, found.info.timezone, find_device(device))
     rows = found.rows(split) if split else np.arange(len(found))
+    if not len(rows):
+        raise BadInput(f"split {split!r} of {found.path} has no trajectories")
     window, parts, left = run.recipe.complete.window, [], 0
     for some in _chunks(rows):
         whole = [_with_gaps(found[int(row)], every) for row in some]
-        pieces = [(i, a, b) for i, (_, gaps) in enumerate(whole) for a, b in _between_shown(gaps, window)]
-        left += sum(int(gaps[a:b].sum()) for i, a, b in pieces if b - a > window for gaps in (whole[i][1],))
-        pieces = [(i, a, b) for i, a, b in pieces if b - a <= window and whole[i][1][a:b].any()]
-        pairs = [(whole[i][0][a:b], _places(whole[i][1][a:b])) for i, a, b in pieces]
+        pieces = [(i, *piece) for i, (_, gaps) in enumerate(whole) for piece in _around_gaps(gaps, window)]
+        fits = [p for p in pieces if p[4] - p[3] <= window]
+        left += sum(int(whole[i][1][c:d].sum()) for i, c, d, a, b in pieces if b - a > window)
+        pairs = [(whole[i][0][a:b], _places(whole[i][1][a:b])) for i, _, _, a, b in fits]
         told, metres = _sampled(teller, pairs, "at once", samples, seed) if pairs else ([], [])
         sure = [np.full(len(t), np.nan) for t, _ in whole]
         answered = [~gaps for _, gaps in whole]
-        for (i, a, b), t, m in zip(pieces, told, metres, strict=True):
-            gaps = whole[i][1][a:b]
-            whole[i][0].lat[a:b][gaps], whole[i][0].lon[a:b][gaps] = t.lat[gaps], t.lon[gaps]
-            sure[i][a:b][gaps] = m[gaps]
-            answered[i][a:b] = True
+        for (i, c, d, a, _), t, m in zip(fits, told, metres, strict=True):
+            gap = np.flatnonzero(whole[i][1][c:d]) + c
+            whole[i][0].lat[gap], whole[i][0].lon[gap], sure[i][gap] = t.lat[gap - a], t.lon[gap - a], m[gap - a]
+            answered[i][gap] = True
         for row, (t, gaps), m, known in zip(some, whole, sure, answered, strict=True):
             parts.append(_frame(int(row), t, np.flatnonzero(known), m).assign(filled=gaps[known]))
     if left:
@@ -338,15 +382,28 @@ def _with_gaps(t: Trajectory, every: float) -> tuple[Trajectory, NDArray[np.bool
     return Trajectory(t.user, time, lat, lon), gaps
 
 
-def _between_shown(gaps: NDArray[np.bool_], window: int) -> Iterator[tuple[int, int]]:
-    """Pieces that begin and end with a shown point, of so many points at most where gaps allow it; together they are all."""
-    shown = np.flatnonzero(~gaps)
-    a = 0
-    while a < len(gaps) - 1:
-        b = shown[np.searchsorted(shown, a + window) - 1]  # the last one that the window reaches
-        b = int(b) if b > a else int(shown[np.searchsorted(shown, a, side="right")])
-        yield a, b + 1
-        a = b
+def _around_gaps(gaps: NDArray[np.bool_], window: int) -> Iterator[tuple[int, int, int, int]]:
+    """Stretches ``c`` to ``d`` from the first point of a gap to the last of that or a later one, half a window at most where
+    a gap allows it; and pieces ``a`` to ``b`` around them, of a window at most, that begin with a shown point.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], gaps, [False]]).astype(np.int8)))
+    begins, ends = edges[::2], edges[1::2]
+    i = 0
+    while i < len(begins):
+        j = i
+        while j + 1 < len(ends) and ends[j + 1] - begins[i] <= window // 2:
+            j += 1
+        c, d = int(begins[i]), int(ends[j])
+        b = min(len(gaps), d + max(1, (window - (d - c)) // 2))
+        a = max(0, min(c - 1, b - window))
+        a += int(np.argmin(gaps[a:]))
+        yield c, d, a, max(b, min(len(gaps), a + window))
+        i = j + 1
+
+
+def _check_samples(samples: int) -> None:
+    if samples < 0:
+        raise BadInput(f"samples are 0 or more, not {samples}")
 
 
 def _sampled(
@@ -388,10 +445,10 @@ def _known(hidden: Hidden) -> int:
     return int(asked.argmax()) if asked.any() else len(asked)
 
 
-def _is_end(hidden: Hidden, patch: int) -> bool:
+def _is_end(hidden: Hidden) -> bool:
     """Whether all places are hidden from some point on, and nothing else is."""
     known = _known(hidden)
-    return bool(patch <= known and hidden.place[known:].all() and not hidden.absent.any())
+    return bool(known < len(hidden.place) and hidden.place[known:].all() and not hidden.absent.any())
 
 
 def _cut(hidden: Hidden, first: int) -> Hidden:

@@ -350,11 +350,13 @@ class PointTokenizer(nn.Module, ABC):
 
     Attributes:
         patch: points of a token; ``n`` is a multiple of it.
+        together: points that belong together: pieces of trajectories begin at a multiple of it.
         place_head: from what the backbone says of a point to its place, two numbers.
         time_head: and to its moment, one number.
     """
 
     patch: int
+    together: int = 1
     place_head: Head
     time_head: Head
 

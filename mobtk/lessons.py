@@ -257,7 +257,7 @@ class CompleterLessons(Lessons):
 
     def batch(self, rows: NDArray[np.int64], onward: bool, rng: np.random.Generator) -> Paths:
         """A piece of each trajectory, and what is hidden of it."""
-        pieces = [window(self.data[int(row)], self.settings.window, rng) for row in rows]
+        pieces = [window(self.data[int(row)], self.settings.window, rng, self.model.tokenizer.together) for row in rows]
         hidden = [self._untimed(len(p), rng) if onward else self._masked(p, rng) for p in pieces]
         return collate(
             pieces, hidden, self.data.info.timezone,
@@ -267,7 +267,7 @@ class CompleterLessons(Lessons):
     def _untimed(self, n: int, rng: np.random.Generator) -> Hidden:
         """Moments hidden from some point on, of some trajectories."""
         found = nothing_hidden(n)
-        if rng.random() < self.settings.untimed:
+        if n > 1 and rng.random() < self.settings.untimed:
             found.time[int(rng.integers(1, n)) :] = True
         return found
 

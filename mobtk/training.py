@@ -127,7 +127,7 @@ class _Trainer:
         else:
             self.check_frozen(freeze)
             if start is not None:
-                self.begin_with(start if isinstance(start, Run) else Run(start))
+                self.begin_with(start if isinstance(start, Run) else Run(start), freeze)
             if self.rank == 0:
                 shutil.rmtree(self.state_file.parent, ignore_errors=True)
             self.progress = Progress(stages[0], frozen=freeze)
@@ -158,13 +158,19 @@ class _Trainer:
         if all(_belongs(name, freeze) for name in names):
             raise BadInput(f"nothing of run {self.run.path} would learn; freeze less than {', '.join(freeze)}")
 
-    def begin_with(self, other: Run) -> None:
+    def begin_with(self, other: Run, freeze: tuple[str, ...]) -> None:
         """Take over the weights of another run that have a name and a shape of ours."""
         weights, ours = read_weights(other.path / "weights.safetensors"), self.model.state_dict()
         fits = {k: v for k, v in weights.items() if k in ours and v.shape == ours[k].shape}
-        if not fits:
+        learned = {name for name, _ in self.model.named_parameters()}
+        if not learned & set(fits):
             raise BadInput(
                 f"run {other.path} has no weights of the shapes of run {self.run.path}; start from one of its recipe"
+            )
+        if fresh_frozen := sorted(name for name in learned - set(fits) if _belongs(name, freeze)):
+            raise BadInput(
+                f"run {other.path} has no weights for {fresh_frozen[0]}, which would begin anew and be frozen; start from a "
+                "run of the same recipe, or freeze less"
             )
         self.model.load_state_dict(fits, strict=False)
         if fresh := sorted({k.rsplit(".", 1)[0] for k in set(ours) - set(fits)}):
@@ -175,8 +181,13 @@ class _Trainer:
     def train_stage(self, name: str, number: int) -> None:
         stage: Stage = getattr(self.settings, name)
         step_module, validate = self.lessons.stage(name)
+        frozen = self.progress.frozen
+        taught = [key for key, module in self.model.named_modules() if module is getattr(step_module, "trained", None)]
+        if frozen and any(_belongs(key, frozen) for key in taught):
+            log.info("stage %s is left out: what it teaches is frozen", name)
+            return
         for key, weight in self.model.named_parameters():
-            if _belongs(key, self.progress.frozen):
+            if _belongs(key, frozen):
                 weight.requires_grad_(False)
         parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         optimizer = self.optimizer(parameters, stage)
@@ -206,6 +217,9 @@ class _Trainer:
                 started, first = time.perf_counter(), p.batch
                 last = min(batches, p.batch + total - p.step)
                 step_module.train()
+                for key, module in self.model.named_modules():
+                    if frozen and _belongs(key, frozen):
+                        module.eval()  # nor does it learn by averages, or drop anything
                 title = f"{name} {p.epoch + 1}/{epochs}"
                 bar = tqdm(
                     total=last,

@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobtk.contracts import Hidden, Mask, Numbers
-from mobtk.data.points import MISSING
 from mobtk.data.trajectories import Trajectory
-from mobtk.geo import from_local
-from mobtk.models.paths import local
+from mobtk.models.paths import local, told
 
 Completion = Callable[[Trajectory, Hidden], Trajectory]
 """From a trajectory and what is hidden of it to the whole; what is hidden is not looked at, and what is absent stays so."""
@@ -90,11 +88,7 @@ def _completed(
         time = _timed(time, _way(place) * pace) if pause is None else _timed(time, np.full(len(time) - 1, pause))
     if not seen_place.all():
         place = np.where(seen_place[:, None], place, way(time, place, seen_place))
-    n = len(trajectory)
-    lat, lon, when = np.full(n, np.nan), np.full(n, np.nan), np.full(n, MISSING)
-    lat[there], lon[there] = from_local(place, (float(trajectory.lat[0]), float(trajectory.lon[0])))
-    when[there] = trajectory.time[0] + np.round(time * 1e6).astype(np.int64)
-    return Trajectory(trajectory.user, when, lat, lon)
+    return told(trajectory, hidden, place, time)
 
 
 def _timed(time: Numbers, taken: Numbers) -> Numbers:
@@ -142,7 +136,7 @@ def _go_on(time: Numbers, place: Numbers, seen: NDArray[np.bool_]) -> Numbers:
 
 def _go_on_as_usual(time: Numbers, place: Numbers, seen: NDArray[np.bool_], usual: Numbers) -> Numbers:
     """Straight on from the last two known places, each step with the speed that usually follows the one before."""
-    told = place.copy()
+    found = place.copy()
     heading, speed, last = np.zeros(2), 0.0, 0
     for i in range(1, len(time)):
         if seen[i]:
@@ -152,8 +146,8 @@ def _go_on_as_usual(time: Numbers, place: Numbers, seen: NDArray[np.bool_], usua
             last = i
         else:
             speed = float(usual[np.searchsorted(SPEEDS, speed)])
-            told[i] = told[i - 1] + heading * speed * (time[i] - time[i - 1])
-    return told
+            found[i] = found[i - 1] + heading * speed * (time[i] - time[i - 1])
+    return found
 
 
 def _between(time: Numbers, place: Numbers, seen: NDArray[np.bool_]) -> Numbers:

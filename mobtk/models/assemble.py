@@ -219,6 +219,11 @@ def assemble_completer(recipe: Recipe) -> Completer:
         tokenizer: PointTokenizer = build_part("tokenizer", recipe.tokenizer, recipe.width)
         backbone: Backbone = build_part("backbone", recipe.backbone, recipe.width)
         _check_length(recipe, backbone, -(-recipe.complete.window // tokenizer.patch))
+        if 2 * tokenizer.patch > recipe.complete.window:
+            raise PartMismatch(
+                f"patches of {tokenizer.patch} points want a window of two of them at least, and it has "
+                f"{recipe.complete.window} points. Try --set complete.window={4 * tokenizer.patch}"
+            )
         return Completer(tokenizer, backbone)
 
 

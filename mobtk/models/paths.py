@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from mobtk.contracts import Hidden, Mask, Numbers, Paths
+from mobtk.data.cut import MONDAY
 from mobtk.data.moments import local_seconds
 from mobtk.data.points import MISSING
 from mobtk.data.trajectories import Trajectory
 from mobtk.geo import from_local, to_local
 
-MONDAY = 4 * 86_400
-"""Seconds from the beginning of 1970, a Thursday, to the first Monday."""
 WEEK = 7 * 86_400
 
 Origin = tuple[float, float]
@@ -75,15 +74,20 @@ def uncollate(
     place: Tensor, time: Tensor, trajectories: Sequence[Trajectory], hidden: Sequence[Hidden], origin: Origin | None = None
 ) -> list[Trajectory]:
     """What was told of trajectories, whole; what is absent has no place and no moment."""
-    found = []
-    for t, h, metres, seconds in zip(trajectories, hidden, place.cpu().numpy(), time.cpu().numpy(), strict=True):
-        there = np.flatnonzero(~h.absent)
-        m, n = len(there), len(t)
-        lat, lon, when = np.full(n, np.nan), np.full(n, np.nan), np.full(n, MISSING)
-        lat[there], lon[there] = from_local(metres[:m].astype(np.float64), origin or (float(t.lat[0]), float(t.lon[0])))
-        when[there] = t.time[0] + np.round(seconds[:m] * 1e6).astype(np.int64)
-        found.append(Trajectory(t.user, when, lat, lon))
-    return found
+    answers = zip(trajectories, hidden, place.cpu().numpy(), time.cpu().numpy(), strict=True)
+    return [told(t, h, metres.astype(np.float64), seconds, origin) for t, h, metres, seconds in answers]
+
+
+def told(trajectory: Trajectory, hidden: Hidden, place: Numbers, time: Numbers, origin: Origin | None = None) -> Trajectory:
+    """What was told of the points that are there, as a whole trajectory: metres from the first point, or from another
+    origin, and seconds since the first point; absent points have no place and no moment.
+    """
+    there = np.flatnonzero(~hidden.absent)
+    n, m = len(trajectory), len(there)
+    lat, lon, when = np.full(n, np.nan), np.full(n, np.nan), np.full(n, MISSING)
+    lat[there], lon[there] = from_local(place[:m], origin or (float(trajectory.lat[0]), float(trajectory.lon[0])))
+    when[there] = trajectory.time[0] + np.round(time[:m] * 1e6).astype(np.int64)
+    return Trajectory(trajectory.user, when, lat, lon)
 
 
 def turned(paths: Paths, rng: np.random.Generator) -> Paths:
@@ -96,14 +100,17 @@ def turned(paths: Paths, rng: np.random.Generator) -> Paths:
     return replace(paths, place=torch.stack([cos * east - sin * north, sin * east + cos * north], -1))
 
 
-def window(trajectory: Trajectory, points: int, rng: np.random.Generator) -> Trajectory:
-    """So many points of a trajectory in a row at most, from anywhere."""
-    spare = len(trajectory) - points
-    first = int(rng.integers(spare + 1)) if spare > 0 else 0
+def window(trajectory: Trajectory, points: int, rng: np.random.Generator, together: int = 1) -> Trajectory:
+    """So many points of a trajectory in a row at most, from any multiple of ``together`` on."""
+    spare = (len(trajectory) - points) // together
+    first = int(rng.integers(spare + 1)) * together if spare > 0 else 0
     return trajectory[first : first + points]
 
 
-def windows(trajectory: Trajectory, points: int) -> list[Trajectory]:
-    """All of a trajectory in pieces of so many points; what is left at its end goes if it is less than half of one."""
+def windows(trajectory: Trajectory, points: int, together: int = 1) -> list[Trajectory]:
+    """All of a trajectory in pieces of so many points, or a few less, so that each begins at a multiple of ``together``;
+    what is left at its end goes if it is less than half of one.
+    """
+    points = max(points // together, 1) * together
     pieces = [trajectory[i : i + points] for i in range(0, len(trajectory), points)]
     return pieces if len(pieces) == 1 or 2 * len(pieces[-1]) >= points else pieces[:-1]

@@ -123,7 +123,7 @@ class GaussianMixtureHead(Head):
 @final
 class CellsHead(Head):
     """One of many cells, and within it any place alike: numbers told as a class. Cells are even in ``asinh`` of the numbers,
-    so that they are fine near 0 and coarse far out; what is beyond the reach is told as the outermost one.
+    so that they are fine near 0 and coarse far out; what is beyond the reach counts as its edge.
 
     Args:
         width: ``D``.
@@ -144,12 +144,13 @@ class CellsHead(Head):
     ) -> Float[Tensor, "B n"]:
         """See :class:`~mobtk.contracts.Head`."""
         even = tokens.asinh().clamp(-self.reach, self.reach)
+        within = even.sinh()
         at = ((even + self.reach) / self.size).long().clamp(max=self.bins - 1)
         cell = torch.zeros_like(at[..., 0])
         for channel in range(self.channels):
             cell = cell * self.bins + at[..., channel]
         log_p = self.project(hidden).float().log_softmax(-1).gather(-1, cell[..., None])[..., 0]
-        return self.channels * math.log(self.size) + 0.5 * tokens.square().log1p().sum(-1) - log_p
+        return self.channels * math.log(self.size) + 0.5 * within.square().log1p().sum(-1) - log_p
 
     def sample(
         self,

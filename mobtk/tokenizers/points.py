@@ -99,7 +99,7 @@ class Points(PointTokenizer):
         earlier = (before - 1).clamp(min=0)
         since = (own - before).clamp(min=1).to(at.dtype)
         x1, t1 = paths.place[:, before], paths.time[:, before]
-        shown = ~paths.hidden_time[:, own]
+        shown = ~paths.hidden_time[:, own] & (own < paths.lengths[:, None])
         expected = t1 + units.seconds * since
         when = torch.where(shown, paths.time[:, own], expected)
         nothing = torch.zeros_like(x1)

@@ -44,6 +44,7 @@ class Visits(PointTokenizer):
     """
 
     patch = 1
+    together = 2
 
     def __init__(self, width: int, *, regions: int = 600, resolution: int = 7, components: int = 3) -> None:
         super().__init__()
