@@ -163,7 +163,7 @@ class _Trainer:
         weights, ours = read_weights(other.path / "weights.safetensors"), self.model.state_dict()
         fits = {k: v for k, v in weights.items() if k in ours and v.shape == ours[k].shape}
         learned = {name for name, _ in self.model.named_parameters()}
-        if not learned & set(fits):
+        if not any(fits[name].ndim > 1 for name in learned & set(fits)):
             raise BadInput(
                 f"run {other.path} has no weights of the shapes of run {self.run.path}; start from one of its recipe"
             )

@@ -1,13 +1,18 @@
 """The completer: two schedules, one set of weights; what it may not see, what must not matter."""
 
 import dataclasses
+import logging
+import os
+import signal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 import mobtk
-from mobtk.completing import Teller, table
+from mobtk import training
+from mobtk.completing import Teller, _around_gaps, table
 from mobtk.contracts import Paths
 from mobtk.data.trajectories import Trajectories, TrajectoriesInfo, Trajectory
 from mobtk.data.walks import make_walks
@@ -220,8 +225,6 @@ def test_gaps_are_filled(learned, walked):
 def test_a_gap_longer_than_the_model_reads_is_left(learned, tmp_path, caplog):
     table_ = {"user": ["a"] * 3, "split": ["train", "valid", "test"]}
     times = np.array([0, 10, 20, 2000, 2010, 2020]) * 1_000_000
-    import pyarrow as pa
-
     table_ |= {"time": [times] * 3, "lat": [np.linspace(0, 0.01, 6)] * 3, "lon": [np.zeros(6)] * 3}
     made = Trajectories.write(tmp_path / "t", TrajectoriesInfo("t"), [pa.table(table_)])
     with caplog.at_level("WARNING", logger="mobtk"):
@@ -231,11 +234,26 @@ def test_a_gap_longer_than_the_model_reads_is_left(learned, tmp_path, caplog):
     assert "591 points were not put in" in caplog.text
 
 
-def test_training_goes_on_exactly_where_it_was(walked, tmp_path):
+def test_training_goes_on_exactly_where_it_was(walked, tmp_path, monkeypatch):
+    """Stopped in the middle of a pass, and in that of the next one: the same weights."""
     changes = {"width": 16, "training.completer.epochs": 2}
     whole = mobtk.train(mobtk.build("completer", tmp_path / "a", data=walked.path, changes=changes))
-    again = mobtk.train(mobtk.build("completer", tmp_path / "b", data=walked.path, changes=changes))
-    a, b = whole.completer().state_dict(), again.completer().state_dict()
+    run = mobtk.build("completer", tmp_path / "b", data=walked.path, changes=changes)
+    step, stopped = training._Trainer.step, 0
+
+    def interrupted(self, *args):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *args)
+
+    monkeypatch.setattr(training._Trainer, "step", interrupted)
+    while not stopped or stopped < 20:
+        try:
+            mobtk.train(run, resume=stopped > 0)
+            break
+        except training.Stopped:
+            stopped += 1
+    assert stopped > 3
+    a, b = whole.completer().state_dict(), run.completer().state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
@@ -295,3 +313,110 @@ def test_every_choice_learns(positions, head, target):
         before.backward()
         optimizer.step()
         assert sum(model.loss(paths, onward).values()) < before
+
+
+def _made(folder, times, lat=None, splits=("train", "valid", "test")):
+    """Trajectories of these seconds, going north."""
+    times = [np.asarray(t) * 1_000_000 for t in times]
+    lat = lat or [np.linspace(0, 0.001 * len(t), len(t)) for t in times]
+    table_ = {"user": [f"u{i}" for i in range(len(times))], "split": list(splits), "time": times, "lat": lat,
+              "lon": [np.zeros(len(t)) for t in times]}  # fmt: skip
+    return Trajectories.write(folder, TrajectoriesInfo("made"), [pa.table(table_)])
+
+
+def test_short_pieces_take_nothing_from_the_others(learned, tmp_path, caplog):
+    """One trajectory too short for what is asked is left out, for the model and the baselines alike, and told."""
+    data = _made(tmp_path / "d", [range(40), range(40), range(40), range(5)], splits=("train", "valid", "test", "test"))
+    result = mobtk.evaluate_completer(learned, data=data.path, masks=["last"], options={"last": {"points": 8}})
+    assert result["n"]["last"] == 1 and result["left_out"]["last"] == 1
+    assert "model step by step" in result["scores"]["last"]
+    assert len(result["by_step"]["last"]["stay put"]) == 8
+    assert "1 pieces are too short" in table(result)
+    tiny = _made(tmp_path / "t", [[0, 1]] * 3)
+    with caplog.at_level("WARNING", logger="mobtk"):
+        result = mobtk.evaluate_completer(learned, data=tiny.path)
+    assert "mask origin-destination is left out" in caplog.text
+    assert set(result["scores"]) == {"travel-time", "last", "random", "keep-every"} & set(result["scores"])
+
+
+def test_results_of_other_data_have_a_file_of_their_own(learned, walked, tmp_path):
+    own = learned.path / "results" / "complete.json"
+    mobtk.evaluate_completer(learned, n=10)
+    before = own.read_bytes()
+    other = make_walks(tmp_path / "other", n=20, seed=5)
+    mobtk.evaluate_completer(learned, data=other.path, n=10)
+    mobtk.evaluate_completer(learned, masks=["block"], n=10)
+    assert own.read_bytes() == before
+    names = {f.name for f in own.parent.iterdir()}
+    assert {"complete-20-made-up-walks.json", "complete-block.json"} <= names
+
+
+def test_baselines_learn_from_pieces_as_they_are_scored(learned, tmp_path):
+    """A long trajectory that turns round: its ends are near, those of its pieces are not."""
+    lap = np.concatenate([np.linspace(0, 0.1, 48), np.linspace(0.1, 0, 48)])
+    data = _made(tmp_path / "laps", [np.arange(96) * 10] * 3, lat=[lap] * 3)
+    found = mobtk.evaluate_completer(learned, data=data.path, masks=["origin-destination"], window=48)["scores"]
+    assert found["origin-destination"]["constant pace"]["time_mae"] < 30
+
+
+def test_a_gap_is_filled_from_both_sides():
+    gaps = np.zeros(60, bool)
+    gaps[26:36] = True
+    ((c, d, a, b),) = _around_gaps(gaps, 32)
+    assert (c, d) == (26, 36)
+    assert c - a >= 8 and b - d >= 8 and b - a <= 32
+    gaps[40] = gaps[1:3] = gaps[15] = True
+    for c, d, a, b in _around_gaps(gaps, 32):
+        assert not gaps[a] and a < c and d < b and b - a <= 32
+        assert gaps[c] and gaps[d - 1]
+
+
+def test_nothing_to_fill_is_what_it_was(learned, tmp_path):
+    data = _made(tmp_path / "d", [range(20)] * 3)
+    filled = mobtk.complete(learned, data.path, every=1)
+    assert len(filled) == 60 and not filled["filled"].any()
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda run, data: mobtk.complete(run, data, every=5, split="test"), "split 'test' of .* has no trajectories"),
+        (lambda run, data: mobtk.evaluate_completer(run, data=data), "split 'test' of .* has no trajectories"),
+        (lambda run, data: mobtk.predict(run, data, split="test"), "no trajectories of 1 points or more"),
+        (lambda run, data: mobtk.predict(run, data, samples=-1), "samples are 0 or more, not -1"),
+        (lambda run, data: mobtk.complete(run, data, every=5, samples=-1), "samples are 0 or more, not -1"),
+        (lambda run, data: mobtk.evaluate_completer(run, window=-5), "not a window of -5"),
+        (lambda run, data: mobtk.evaluate_completer(run, n=-3), "n=-3"),
+    ],
+)
+def test_questions_that_make_no_sense(learned, tmp_path, ask, words):
+    data = _made(tmp_path / "d", [range(20)] * 3, splits=("train", "train", "valid"))
+    with pytest.raises(BadInput, match=words):
+        ask(learned, data.path)
+
+
+def test_patches_longer_than_what_is_read_are_refused(walked, tmp_path):
+    with pytest.raises(PartMismatch, match=r"patches of 16 points want a window of two.*complete.window=64"):
+        mobtk.build("completer", tmp_path / "r", data=walked.path, changes={"tokenizer.patch": 16, "complete.window": 8})
+
+
+def test_a_frozen_codec_stays_as_it_is(trained, city, tmp_path):
+    run = mobtk.build("tiny", tmp_path / "run", data=city.path)
+    mobtk.train(run, start=trained, freeze=["tokenizer"])
+    before, after = trained.model().state_dict(), run.model().state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("tokenizer."))
+    assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("backbone."))
+    assert {entry["stage"] for entry in run.history()} == {"generator"}
+
+
+def test_weights_that_do_not_fit_are_not_begun_with(learned, walked, tmp_path, caplog):
+    changes = {"width": 16, "backbone": "gpt2"}
+    with pytest.raises(BadInput, match="has no weights of the shapes"):
+        mobtk.train(mobtk.build("completer", tmp_path / "a", data=walked.path, changes=changes), start=learned)
+    changes = {"width": 32, "backbone": "gpt2", "training.completer.epochs": 1}
+    run = mobtk.build("completer", tmp_path / "b", data=walked.path, changes=changes)
+    with pytest.raises(BadInput, match=r"has no weights for backbone\..*which would begin anew and be frozen"):
+        mobtk.train(run, start=learned, freeze=["backbone"])
+    with caplog.at_level(logging.INFO, logger="mobtk"):
+        mobtk.train(run, start=learned)
+    assert "begins anew: backbone." in caplog.text

@@ -1,16 +1,27 @@
 """Every part, every law."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from mobtk.contracts import Backbone
 from mobtk.testing import LAWS, cases, check_parts
 from mobtk.testing import laws as the_laws
+from mobtk.tokenizers.points import Points
 
 
 @pytest.mark.parametrize(("part", "law"), cases())
 def test_law(part, law):
     law(part)
+
+
+@pytest.mark.parametrize("law", LAWS["point tokenizer"])
+@pytest.mark.parametrize("options", [{"patch": 4}, {"patch": 5}, {"target": "absolute"}, {"running": False}])
+def test_laws_hold_with_other_options(law, options):
+    """Tokens of several points, whose last one may be half empty, above all."""
+    if law is not the_laws.options_have_defaults:
+        law(partial(Points, **options))
 
 
 def test_every_law_is_a_sentence():

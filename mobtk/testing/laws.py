@@ -7,6 +7,8 @@ A law takes the class of a part, builds it with its default options on small inp
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
+from mobtk.backbones.transformer import Transformer
 from mobtk.contracts import (
     Backbone,
     FieldTokenizer,
@@ -29,8 +32,12 @@ from mobtk.contracts import (
     State,
     Tokenizer,
 )
+from mobtk.data.trajectories import Trajectory
 from mobtk.errors import BadInput, MobtkError
+from mobtk.geo import from_local
 from mobtk.models.assemble import load_part
+from mobtk.models.completer import Completer
+from mobtk.models.paths import collate, nothing_hidden
 from mobtk.plugins import registry
 from mobtk.registry import Entry
 from mobtk.schedule import Schedule
@@ -571,7 +578,8 @@ def onward_is_onward(kind: type[PointTokenizer]) -> None:
     tokenizer, paths = _point_tokenizer(kind)
     whole, tokens = _onward(tokenizer, paths), paths.time.shape[1] // tokenizer.patch
     state: State = {}
-    parts = [tokenizer.onward(paths, a, b, state) for a, b in ((0, 3), (3, 4), (4, 5), (5, tokens))]
+    cuts = [0, tokens // 2, tokens // 2 + 1, tokens]
+    parts = [tokenizer.onward(paths, a, b, state) for a, b in pairwise(cuts) if a < b]
     together = PointTokens(
         torch.cat([t.inputs for t in parts], 1),
         whole.rows,
@@ -581,21 +589,58 @@ def onward_is_onward(kind: type[PointTokenizer]) -> None:
 
 
 def paths_are_apart(kind: type[PointTokenizer]) -> None:
-    """A trajectory alone, without its padding, gets the tokens it gets among others."""
+    """A trajectory alone gets the tokens it gets among others, whatever stands after its points."""
     tokenizer, paths = _point_tokenizer(kind)
     p = tokenizer.patch
     for i, length in enumerate(paths.lengths.tolist()):
-        n = length // p * p
-        names = ("place", "time", "start", "hidden_place", "hidden_time", "lengths")
-        one = Paths(**{name: getattr(paths, name)[i : i + 1] for name in names})
-        alone = _first(one, n)
-        whole = _first(paths, length // p * p)
-        _same(
-            _onward(tokenizer, alone).inputs, _onward(tokenizer, whole).inputs[i : i + 1], "step by step, trajectories mix"
-        )
-        if n == length:
-            mixed = tokenizer.at_once(paths).inputs[i : i + 1, : n // p]
-            _same(tokenizer.at_once(alone).inputs, mixed, "at once, trajectories or padding mix")
+        one = {name: getattr(paths, name)[i : i + 1].clone() for name in _of_paths}
+        for name in ("place", "time"):
+            one[name][:, length:] = 1e6
+        for name in ("hidden_place", "hidden_time"):
+            one[name][:, length:] ^= True
+        alone = _first(Paths(**one), -(-length // p) * p)
+        for way in (tokenizer.at_once, lambda x: _onward(tokenizer, x)):
+            a, b = way(alone), way(paths)
+            n = a.inputs.shape[1]
+            _same(a.inputs, b.inputs[i : i + 1, :n], "trajectories or their padding mix")
+            for name in ("place", "time", "metres", "seconds"):
+                mine, among = getattr(a, name)[:, :length], getattr(b, name)[i : i + 1, :length]
+                _same(mine, among, f"trajectories or their padding mix: {name}")
+
+
+_of_paths = ("place", "time", "start", "hidden_place", "hidden_time", "lengths")
+
+
+def steps_are_those_of_a_whole_pass(kind: type[PointTokenizer]) -> None:
+    """Put together with a backbone, it tells the same with a cache as in whole passes over what it has told so far."""
+    tokenizer, paths = _point_tokenizer(kind)
+    model = Completer(tokenizer, _seeded(lambda: Transformer(WIDTH, depth=1))).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())))
+    p, n = tokenizer.patch, paths.time.shape[1]
+    known = n // 2 // p * p
+    shown = torch.zeros_like(paths.hidden_time)
+    whole = replace(paths, place=paths.place.clone(), hidden_time=shown, lengths=torch.full_like(paths.lengths, n))
+    place, _ = model.step_by_step(whole, known)
+    for first in range(known, n, p):
+        whole.place[:, first : first + p] = model.next_points(whole)[0][:, first : first + p]
+    worst = (place - whole.place).abs().max().item()
+    assert worst < 0.1, f"with a cache it tells a place {worst:.2g} m from the one it tells without"
+
+
+def walks_are_the_same_elsewhere(kind: type[PointTokenizer]) -> None:
+    """The same walk in another country, a quarter round the earth, makes the same tokens."""
+    tokenizer, paths = _point_tokenizer(kind)
+    metres = paths.place[0].numpy()
+    when = (paths.time[0].numpy() * 1e6).astype(np.int64)
+    made = []
+    for origin in ((52.0, 13.0), (-10.5, 103.0)):
+        lat, lon = from_local(metres, origin)
+        walk = Trajectory("a", when, lat, lon)
+        made.append(collate([walk], [nothing_hidden(len(walk))], "UTC", multiple=tokenizer.patch))
+    for way in (tokenizer.at_once, lambda x: _onward(tokenizer, x)):
+        _same_tokens(way(made[0]), way(made[1]), "tokens know where on the earth the walk is")
 
 
 def point_heads_make_points(kind: type[PointTokenizer]) -> None:
@@ -748,7 +793,9 @@ LAWS: dict[str, tuple[Law, ...]] = {
         hidden_points_change_nothing,
         points_do_not_see_ahead,
         onward_is_onward,
+        steps_are_those_of_a_whole_pass,
         paths_are_apart,
+        walks_are_the_same_elsewhere,
         point_heads_make_points,
         point_tokenizer_is_restored,
         options_have_defaults,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mobtk_trajfm.experiments import Leaking
+from mobtk_trajfm.experiments import SIZES, Leaking, sized
 from mobtk_trajfm.recipes import MASKED, TRAJFM, TRAJGPT
 from mobtk_trajfm.visits import Visits, made_up_visits, visit_trajectories
 
@@ -89,3 +89,30 @@ def test_regions_follow_one_another_as_they_do(tmp_path):
 def test_sizes_are_about_the_papers(recipe, least):
     size = sum(p.numel() for p in assemble_completer(recipe).parameters())
     assert least < size < 1.3 * least + 200_000
+
+
+def test_visits_stay_whole(tmp_path):
+    """Pieces begin with an arrival, however many points are asked for; a departure is told where one has arrived."""
+    data = visit_trajectories(made_up_visits(60, visits=24), tmp_path / "visits")
+    changes = {"width": 16, "backbone.depth": 1, "training.completer.epochs": 1, "complete.window": 24}
+    run = mobtk.train(mobtk.build("trajgpt", tmp_path / "run", data=data.path, changes=changes))
+    seen = []
+    told = Visits._with_regions
+
+    def watch(self, tokens, paths, last, index):
+        seen.append(paths)
+        return told(self, tokens, paths, last, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Visits, "_with_regions", watch)
+        mobtk.predict(run, data.path, n=5, split="test", samples=0)
+        mobtk.evaluate_completer(run, masks=["last"], window=15, n=10)
+    assert len(seen) > 2
+    for paths in seen:  # both points of a visit are at one place, as far as they are known
+        assert torch.equal(paths.place[:, 0], paths.place[:, 1])
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+def test_every_size_of_an_experiment_can_be_built(size):
+    for recipe in (TRAJFM, MASKED):
+        assemble_completer(sized(recipe, SIZES[size]))
