@@ -134,8 +134,18 @@ class Lab:
             return Dataset(here)
         return prepare_city(here, weeks=self.settings["weeks"], mapper=mapper, mapper_options=options)
 
-    def run(self, name: str, recipe: Recipe, seed: int = 0, *, until: str | None = None, data: Data | None = None) -> Run:
-        """A trained run of a recipe for the data of its task or for others, found again if it is there.
+    def run(
+        self,
+        name: str,
+        recipe: Recipe,
+        seed: int = 0,
+        *,
+        until: str | None = None,
+        data: Data | None = None,
+        start: Run | None = None,
+    ) -> Run:
+        """A trained run of a recipe for the data of its task or for others, found again if it is there; where it begins with
+        the weights of another run, its name says so.
 
         Raises:
             BadInput: the folder holds a run of another recipe.
@@ -158,7 +168,7 @@ class Lab:
         if any(run.data[key] != value for key, value in identity(data).items()):
             raise BadInput(f"{path} holds a run for other data; give the experiment another folder with -o")
         begun = (path / "state" / "state.safetensors").exists()
-        return train(run, resume=begun, until=until, device=self.device)
+        return train(run, resume=begun, until=until, start=None if begun else start, device=self.device)
 
     def completions(self, run: Run, masks: Sequence[str], **options: Any) -> dict[str, Any]:
         """How well a completer tells what masks hide of the test split; see :func:`mobtk.evaluate_completer`."""

@@ -30,6 +30,7 @@ def mobtk_register(registry: Registry) -> None:
         ("patches", "One to eight points a token: errors and speed"),
         ("continuous-vs-discrete", "A number, a mixture of Gaussians, or a cell"),
         ("transfer", "Learned here, tested elsewhere; and moved by 58 km"),
+        ("pretraining", "Begun with another model, or from nothing, on 1, 10 and 100 % of the data"),
         ("objective", "Next steps against segments, asked for a hidden block"),
         ("collapse", "Length of steps that are told over that of true ones"),
     ):

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -15,7 +17,8 @@ from mobtk.baselines.points import fit_completions
 from mobtk.completing import LEARNED, Teller
 from mobtk.contracts import Hidden, Mask, Paths, PointTokenizer, PointTokens, State
 from mobtk.data.loader import TrajectoryStream
-from mobtk.data.trajectories import Trajectories, Trajectory
+from mobtk.data.trajectories import Trajectories, TrajectoriesInfo, Trajectory
+from mobtk.data.walks import make_walks
 from mobtk.errors import BadInput
 from mobtk.experiments import Experiment, Lab, Outcome
 from mobtk.geo import from_local
@@ -399,11 +402,13 @@ def transfer(lab: Lab) -> Outcome:
         "delta, fixed units": base.change("tokenizer.running", False),
         "absolute, from the centre": _on_the_map(base.change("tokenizer.target", "absolute")),
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
+    best: dict[str, float] = {}
     for name, recipe in cases.items():
         found = []
         for seed in range(lab.seeds):
             run = lab.run(name, recipe, seed, data=home)
+            best["ade"] = _best(_scores(lab, run, ("last",))["last"], "ade", model=False)
             pairs = _asked(lab, run, "last")
             teller = _teller(lab, run)
             here = _errors(teller.tell(pairs, "step by step"), pairs).mean()
@@ -413,10 +418,9 @@ def transfer(lab: Lab) -> Outcome:
                 there = _scores(lab, run, ("last",), data=other.path)["last"]
                 own = lab.run(f"{name} in {other.info.name}", recipe, seed, data=other)
                 native = _scores(lab, own, ("last",))["last"]
-                row[f"ade in {other.info.name}"] = _best(there, "ade", model=True)
-                row[f"over learned there, {other.info.name}"] = _best(there, "ade", model=True) / _best(
-                    native, "ade", model=True
-                )
+                row[f"ade in {other.info.name}"] = error = _best(there, "ade", model=True)
+                row[f"over learned there, {other.info.name}"] = error / _best(native, "ade", model=True)
+                best[f"ade in {other.info.name}"] = _best(there, "ade", model=False)
             found.append(row)
         rows.append({"case": name, **_mean(found)})
     lab.used = home
@@ -431,8 +435,65 @@ def transfer(lab: Lab) -> Outcome:
         f"moved by 58 km, errors change by a factor of {rows[0]['moved by 58 km']:.2f} (absolute: "
         f"{rows[-1]['moved by 58 km']:.2f}){told}",
         exact and all(r < 1.3 for r in ratios),
-        rows,
+        [*rows, {"case": "(best baseline)", **best}],
     )
+
+
+SHARES = (0.01, 0.1, 1.0)
+"""Of the training split, on which a model is taught from nothing, or from what another one knows."""
+
+
+def pretraining(lab: Lab) -> Outcome:
+    """One model that learned one set of data, against models taught from nothing, on shares of another set."""
+    home = lab.trajectories()
+    if lab.others:
+        other = Trajectories(lab.others[0])
+    else:
+        path = lab.folder / f"other-walks-{lab.settings['walks']}"
+        other = Trajectories(path) if path.exists() else make_walks(path, n=lab.settings["walks"], seed=1)
+    base = sized(MASKED, lab.settings)
+    rows: list[dict[str, Any]] = []
+    for share in SHARES:
+        some = _share(other, lab.folder / f"{other.info.name}-{share:g}".replace(" ", "-"), share)
+        n = len(some.rows("train"))
+        recipe = base.change("training.completer.batch", min(64, max(1, n // 4)))
+        recipe = recipe.change("training.completer.epochs", round(lab.settings["epochs"] / share**0.5))
+        for begun in (False, True):
+            name = f"{'begun with another' if begun else 'from nothing'}, {share:.0%}"
+            found = []
+            for seed in range(lab.seeds):
+                start = lab.run("pretrained", base, seed, data=home) if begun else None
+                taught = recipe.change("training.completer.lr", 1e-3) if begun else recipe
+                scores = _scores(lab, lab.run(name, taught, seed, data=some, start=start), tuple(TASKS))
+                found.append({task: _best(scores[task], metric, model=True) for task, metric in TASKS.items()})
+            rows.append({"case": name, "trajectories": n, **_mean(found)})
+    rows.append({"case": "(best baseline)"} | {t: _best(scores[t], m, model=False) for t, m in TASKS.items()})
+    lab.used = other
+    told, pays = [], []
+    for share, nothing, tuned in zip(SHARES, rows[:-1:2], rows[1:-1:2], strict=True):
+        better = [task for task in TASKS if tuned[task] < nothing[task]]
+        pays.append(len(better) > len(TASKS) / 2)
+        told.append(f"at {share:.0%} in {', '.join(better) or 'nothing'}")
+    return Outcome(f"beginning with another model is nearer {'; '.join(told)}", pays[0], rows)
+
+
+def _share(data: Trajectories, path: Path, share: float) -> Trajectories:
+    """The same trajectories, with a share of the training split."""
+    if path.exists():
+        return Trajectories(path)
+    train = np.random.default_rng(0).permutation(data.rows("train"))
+    kept = {
+        "train": np.sort(train[: max(1, round(share * len(train)))]),
+        "valid": data.rows("valid"),
+        "test": data.rows("test"),
+    }
+    columns = [(data[int(row)], split) for split, rows in kept.items() for row in rows]
+    made = pa.table(
+        {"user": [t.user for t, _ in columns], "split": [split for _, split in columns]}
+        | {name: [getattr(t, name) for t, _ in columns] for name in ("time", "lat", "lon")}
+    )
+    info = TrajectoriesInfo(f"{share:.0%} of {data.info.name}", data.info.timezone, sources=data.info.sources)
+    return Trajectories.write(path, info, [made])
 
 
 def _moved(t: Trajectory, metres: float) -> Trajectory:
@@ -608,5 +669,6 @@ POSITIONS = Experiment("Do positions matter, and which reach beyond the length t
 PATCHES = Experiment("What do patches cost, and what do they save?", patches, SIZES, seeded=True)
 CONTINUOUS_VS_DISCRETE = Experiment("Are numbers better than cells?", continuous_vs_discrete, SIZES, seeded=True)
 TRANSFER = Experiment("Does a model go elsewhere?", transfer, SIZES, seeded=True)
+PRETRAINING = Experiment("Does it pay to begin with a model that learned other data?", pretraining, SIZES, seeded=True)
 OBJECTIVE = Experiment("Which objective completes better: next steps, or segments?", objective, SIZES)
 COLLAPSE = Experiment("Do predictions shrink to the mean?", collapse, SIZES)
