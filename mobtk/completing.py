@@ -158,6 +158,8 @@ def evaluate_completer(
     most = run.recipe.complete.window if window is None else window
     if most < 4 or n < 1:
         raise BadInput(f"pieces have 4 points at least and there is one at least, so not a window of {most} and n={n}")
+    if unasked := set(options or {}) - set(masks):
+        raise BadInput(f"options are given for mask {min(unasked)!r}, which is not among {', '.join(masks)}")
     teller = Teller(run, found.info.timezone, find_device(device))
     pieces = teller.pieces(found, found.rows(split), most)
     if not pieces:

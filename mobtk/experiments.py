@@ -65,12 +65,14 @@ class Experiment:
         sizes: settings of each of :data:`SIZES`; ``weeks`` is the size of the built-in city, and of an experiment on fields
             ``nodes`` how many of its cells they have, of one on points ``walks`` how many made-up ones there are.
         seeded: whether it trains each case with several seeds where that is asked for.
+        several: whether it asks of more than one set of data.
     """
 
     question: str
     answer: "Callable[[Lab], Outcome]"
     sizes: Mapping[str, Mapping[str, Any]]
     seeded: bool = False
+    several: bool = False
 
 
 @dataclass
@@ -230,9 +232,11 @@ def run_experiment(
         raise BadInput(f"seeds is at least 1, not {seeds}")
     if seeds > 1 and not experiment.seeded:
         raise BadInput(f"experiment {full_name} trains each case once; leave --seeds out")
+    given: list[PathLike] = [] if data is None else [data] if isinstance(data, str | os.PathLike) else list(data)
+    if len(given) > 1 and not experiment.several:
+        raise BadInput(f"experiment {full_name} asks of one set of data, not of {len(given)}")
     package, name = full_name.split("/")
     folder = Path(out) / package / size
-    given: list[PathLike] = [] if data is None else [data] if isinstance(data, str | os.PathLike) else list(data)
     lab = Lab(folder, experiment.sizes[size], seeds, given[0] if given else None, tuple(given[1:]), device)
     started = time.perf_counter()
     outcome = experiment.answer(lab)

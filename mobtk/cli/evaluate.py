@@ -51,9 +51,14 @@ def evaluate(
     masks hide of the split's trajectories.
     """
     from mobtk import evaluation
+    from mobtk.errors import BadInput
     from mobtk.runs import Run
 
     kind = Run(run).recipe.task
+    if kind != "generate" and (task != "fidelity" or generated):
+        raise BadInput(f"run {run} generates no people, so leave out {generated or f'--task {task}'}")
+    if kind != "complete" and (masks or pairs or window):
+        raise BadInput(f"run {run} completes no trajectories, so leave out --mask, --set and --window")
     if kind == "complete":
         from mobtk import completing
 

@@ -16,7 +16,8 @@ class TrajectoryStream(IterableDataset[list[Trajectory]]):
 
     Give it to ``DataLoader(stream, batch_size=None, num_workers=2)``. A few row groups are in memory at a time, in each
     worker. The order follows from seed and epoch alone: batches come in one order for any number of workers, ranks take them
-    in turn, and a pass goes on exactly where it was by ``begin(epoch, done)``.
+    in turn (and some may get one more than others), and a pass goes on exactly where it was by ``begin(epoch, done)``, which
+    workers that persist from pass to pass do not hear of. ``mobtk train`` reads the same rows in the same way by itself.
 
     Args:
         path: folder of trajectories.

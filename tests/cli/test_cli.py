@@ -230,6 +230,9 @@ def test_points_from_end_to_end(tmp_path):
         (["complete", run, run / "data", "--every", "20s", "-o", "points.txt"], "none of .csv, .parquet"),
         (["evaluate", run, "--mask", "hat"], "no mask is called 'hat'"),
         (["evaluate", run, "--set", "last.hats=3"], "has no option 'hats'"),
+        (["evaluate", run, "--mask", "block", "--set", "last.points=3"], "for mask 'last', which is not among block"),
+        (["evaluate", run, "--task", "next-place"], "generates no people, so leave out --task next-place"),
+        (["experiment", "run", "trajfm/deltas", "--data", run, "--data", run], "asks of one set of data, not of 2"),
         (["forecast", run], "this wants one that forecasts a field"),
         (["train", run, "--resume", "--freeze", "backbone"], "goes on as it was begun"),
     ):

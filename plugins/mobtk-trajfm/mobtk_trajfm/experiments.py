@@ -668,7 +668,9 @@ MASKS = Experiment("Which mask teaches what?", masks, SIZES, seeded=True)
 POSITIONS = Experiment("Do positions matter, and which reach beyond the length they learned?", positions, SIZES, seeded=True)
 PATCHES = Experiment("What do patches cost, and what do they save?", patches, SIZES, seeded=True)
 CONTINUOUS_VS_DISCRETE = Experiment("Are numbers better than cells?", continuous_vs_discrete, SIZES, seeded=True)
-TRANSFER = Experiment("Does a model go elsewhere?", transfer, SIZES, seeded=True)
-PRETRAINING = Experiment("Does it pay to begin with a model that learned other data?", pretraining, SIZES, seeded=True)
+TRANSFER = Experiment("Does a model go elsewhere?", transfer, SIZES, seeded=True, several=True)
+PRETRAINING = Experiment(
+    "Does it pay to begin with a model that learned other data?", pretraining, SIZES, seeded=True, several=True
+)
 OBJECTIVE = Experiment("Which objective completes better: next steps, or segments?", objective, SIZES)
 COLLAPSE = Experiment("Do predictions shrink to the mean?", collapse, SIZES)
