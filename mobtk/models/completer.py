@@ -31,7 +31,7 @@ class Completer(nn.Module):
         tokens = self.tokens(paths, onward)
         hidden = self.tokenizer.apart(self._mixed(tokens, onward))
         place = (paths.place - tokens.place) / tokens.metres[..., None]
-        time = ((paths.time - tokens.time) / tokens.seconds)[..., None]
+        time = ((paths.time - tokens.time) / tokens.seconds).asinh()[..., None]
         of_place = self.tokenizer.place_head.loss(hidden, hidden, place.float())
         known = self.tokenizer.knowing(hidden, place.float())
         return of_place, self.tokenizer.time_head.loss(known, known, time.float())
@@ -126,4 +126,4 @@ class Completer(nn.Module):
 
         place = drawn(self.tokenizer.place_head, hidden)
         time = drawn(self.tokenizer.time_head, self.tokenizer.knowing(hidden, place))[..., 0]
-        return tokens.place + tokens.metres[..., None] * place, tokens.time + tokens.seconds * time
+        return tokens.place + tokens.metres[..., None] * place, tokens.time + tokens.seconds * time.sinh()
