@@ -15,7 +15,8 @@ class Completer(nn.Module):
     """Foretells hidden places and moments of trajectories; one set of weights under two schedules.
 
     Step by step (a schedule of ones) each patch of points is told from those before it. At once (a single group) whatever is
-    hidden is told from what is shown on both sides.
+    hidden is told from what is shown on both sides. Of a moment the heads tell the inverse hyperbolic sine: a step that takes a
+    hundred times as long as expected is a number of five, not of a hundred.
 
     Args:
         tokenizer: points -> tokens.
@@ -31,10 +32,11 @@ class Completer(nn.Module):
         tokens = self.tokens(paths, onward)
         hidden = self.tokenizer.apart(self._mixed(tokens, onward))
         place = (paths.place - tokens.place) / tokens.metres[..., None]
-        time = ((paths.time - tokens.time) / tokens.seconds).asinh()[..., None]
+        time = (paths.time - tokens.time) / tokens.seconds
         of_place = self.tokenizer.place_head.loss(hidden, hidden, place.float())
         known = self.tokenizer.knowing(hidden, place.float())
-        return of_place, self.tokenizer.time_head.loss(known, known, time.float())
+        of_time = self.tokenizer.time_head.loss(known, known, time.asinh().float()[..., None])
+        return of_place, of_time + 0.5 * time.square().log1p().float()  # as a density of the time itself
 
     def loss(self, paths: Paths, onward: bool) -> dict[str, Float[Tensor, ""]]:
         """Mean over the places and over the moments that are asked for, and what the backbone adds."""
