@@ -326,8 +326,8 @@ class Paths:
 
 @dataclass(frozen=True, eq=False)
 class PointTokens:
-    """What a backbone reads of points, and what the numbers of the heads mean: a place is ``anchor + unit * number``, a moment
-    ``anchor + unit * sinh(number)``.
+    """What a backbone reads of points, and what the numbers of the heads mean: a place is ``anchor + unit * number``, a
+    moment ``anchor + unit * sinh(number)``.
 
     Args:
         inputs: ``(B, l, D)``, of ``patch`` points each.
