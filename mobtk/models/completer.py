@@ -15,8 +15,8 @@ class Completer(nn.Module):
     """Foretells hidden places and moments of trajectories; one set of weights under two schedules.
 
     Step by step (a schedule of ones) each patch of points is told from those before it. At once (a single group) whatever is
-    hidden is told from what is shown on both sides. Of a moment the heads tell the inverse hyperbolic sine: a step that takes
-    a hundred times as long as expected is a number of five, not of a hundred.
+    hidden is told from what is shown on both sides. Of a moment the heads tell the inverse hyperbolic sine: a step that
+    takes a hundred times as long as expected is a number of five, not of a hundred.
 
     Args:
         tokenizer: points -> tokens.
