@@ -1,22 +1,23 @@
 """Every combination of installed parts: the valid ones build, learn and generate; the others are refused."""
 
+import dataclasses
 import itertools
 
 import pytest
 import torch
 
-from mobtk.contracts import FieldTokenizer, Tokenizer
+from mobtk.contracts import FieldTokenizer, PointTokenizer, Tokenizer
 from mobtk.errors import PartMismatch
-from mobtk.models.assemble import assemble, assemble_forecaster, load_part
+from mobtk.models.assemble import assemble, assemble_completer, assemble_forecaster, load_part
 from mobtk.plugins import registry
-from mobtk.recipe import Forecast, Part, Recipe
-from mobtk.testing.fixtures import STEPS, points, stays
+from mobtk.recipe import Complete, Forecast, Part, Recipe
+from mobtk.testing.fixtures import STEPS, points, stays, walks
 
 KINDS = ("mapper", "tokenizer", "backbone", "router")
 
 
 def _names(kind, task="generate"):
-    wanted = FieldTokenizer if task == "forecast" else Tokenizer
+    wanted = {"generate": Tokenizer, "forecast": FieldTokenizer, "complete": PointTokenizer}[task]
     names = [e.full_name for e in registry().entries(kind)]
     return names if kind != "tokenizer" else [n for n in names if issubclass(load_part(kind, n), wanted)]
 
@@ -130,6 +131,30 @@ def test_every_combination_forecasts_a_field_and_learns(tokenizer, mixer, backbo
     forecast = model.eval()(values[:, :24], slots)
     assert forecast.shape == (4, 6, 5, 2)
     assert forecast.isfinite().all()
+
+
+@pytest.mark.parametrize("tokenizer", _names("tokenizer", "complete"))
+@pytest.mark.parametrize("backbone", _names("backbone"))
+def test_every_combination_completes_points_and_learns(tokenizer, backbone):
+    settings = Complete(window=24, onward=1.0)
+    model = assemble_completer(
+        Recipe(task="complete", width=16, tokenizer=Part(tokenizer), backbone=Part(backbone), complete=settings)
+    )
+    paths = walks()
+    model.tokenizer.fit(paths)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def loss():
+        torch.manual_seed(2)
+        return sum(model.train().loss(paths, onward=True).values())
+
+    before = loss()
+    before.backward()
+    optimizer.step()
+    assert loss().item() < before.item(), "a small step downhill does not lower the loss"
+    whole = dataclasses.replace(paths, lengths=torch.full_like(paths.lengths, 24))
+    place, time = model.eval().step_by_step(whole, 12)
+    assert place.isfinite().all() and time.isfinite().all()
 
 
 def test_a_mixer_without_its_graph_is_refused():

@@ -17,7 +17,7 @@ FLOORS = [
     ("testing",),
     ("report",),
     ("experiments", "usefulness"),
-    ("evaluation", "audit", "forecasting"),
+    ("evaluation", "audit", "forecasting", "completing"),
     ("training", "generation"),
     ("lessons",),
     ("runs", "privacy"),
