@@ -36,7 +36,7 @@ BATCH = 64
 MOST = 2000
 """Pieces of trajectories that are scored, evenly spread, where it is not said how many."""
 LEARNED = 2000
-"""Trajectories from which the baselines learn their pace."""
+"""Trajectories from which the baselines learn."""
 TASKS = ("last", "block", "random", "keep-every", "travel-time", "origin-destination")
 """Masks that are scored where it is not said which."""
 
@@ -69,7 +69,7 @@ class Teller:
         rng = np.random.default_rng(seed)
         chosen = spread(np.arange(len(pieces)), n)
         pairs = [(pieces[i], hide(pieces[i], mask, rng)) for i in chosen if len(pieces[i]) >= mask.least]
-        ends = [(t, h) for t, h in pairs if _is_end(h)]
+        ends = [(t, h) for t, h in pairs if _is_end(h) and 2 * _known(h) >= len(t)]
         if len(ends) < len(pairs):
             return pairs
         most = max((int(h.place.sum()) for _, h in ends), default=0)
@@ -161,7 +161,7 @@ def evaluate_completer(
     if unasked := set(options or {}) - set(masks):
         raise BadInput(f"options are given for mask {min(unasked)!r}, which is not among {', '.join(masks)}")
     teller = Teller(run, found.info.timezone, find_device(device))
-    pieces = teller.pieces(found, found.rows(split), most)
+    pieces = teller.pieces(found, spread(found.rows(split), n), most)
     if not pieces:
         raise BadInput(f"split {split!r} of {found.path} has no trajectories; give it a larger share")
     learn = teller.pieces(found, found.mixed(found.rows("train"), np.random.default_rng(0))[:LEARNED], most)

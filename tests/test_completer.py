@@ -420,3 +420,10 @@ def test_weights_that_do_not_fit_are_not_begun_with(learned, walked, tmp_path, c
     with caplog.at_level(logging.INFO, logger="mobtk"):
         mobtk.train(run, start=learned)
     assert "begins anew: backbone." in caplog.text
+
+
+def test_all_places_may_be_asked_for(learned):
+    """Of trajectories of any length, from their moments alone."""
+    result = mobtk.evaluate_completer(learned, masks=["modality"], options={"modality": {"what": "place"}})
+    assert result["left_out"]["modality"] == 0
+    assert result["scores"]["modality"]["model at once"]["ade"] > 0
