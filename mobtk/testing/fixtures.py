@@ -53,6 +53,6 @@ def walks(n: int = 6, points: int = 24, seed: int = 0) -> Paths:
     hidden = rng.random((2, n, points)) < 0.4
     hidden[:, :, 0] = False
     lengths = np.full(n, points)
-    lengths[1:3] = points // 2, points // 2 + 4
+    lengths[1:3] = [points // 2, points // 2 + 4][: n - 1]
     start = rng.uniform(0, 604_800, n)
     return Paths(*(torch.from_numpy(x) for x in (place, time, start, hidden[0], hidden[1], lengths)))
