@@ -33,7 +33,7 @@ from mobtk_trajfm.recipes import MASKED, TRAJFM, TRAJGPT
 from mobtk_trajfm.visits import made_up_visits, visit_trajectories
 
 SIZES: dict[str, dict[str, Any]] = {
-    "smoke": {"walks": 120, "epochs": 2, "width": 32, "window": 48, "ahead": 4, "pieces": 60},
+    "smoke": {"walks": 120, "epochs": 2, "width": 32, "window": 32, "ahead": 4, "pieces": 60},
     "cpu": {"walks": 4000, "epochs": 60, "width": 96, "window": 72, "ahead": 12, "pieces": 1000},
     "full": {"walks": 100_000, "epochs": 100, "width": 256, "window": 256, "ahead": 12, "pieces": 5000},
 }
