@@ -7,7 +7,7 @@ A law takes the class of a part, builds it with its default options on small inp
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -541,7 +541,7 @@ def points_come_back(kind: type[PointTokenizer]) -> None:
     there = torch.arange(paths.time.shape[1]) < paths.lengths[:, None]
     for tokens in (tokenizer.at_once(paths), _onward(tokenizer, paths)):
         place = ((paths.place - tokens.place) / tokens.metres[..., None]).float()
-        time = ((paths.time - tokens.time) / tokens.seconds).float()
+        time = ((paths.time - tokens.time) / tokens.seconds).asinh().float().double().sinh()
         off = (tokens.place + tokens.metres[..., None] * place - paths.place).norm(dim=-1)[there].max().item()
         late = (tokens.time + tokens.seconds * time - paths.time).abs()[there].max().item()
         assert off < 0.5, f"a place comes back {off:.2g} m away"
@@ -593,7 +593,7 @@ def paths_are_apart(kind: type[PointTokenizer]) -> None:
     tokenizer, paths = _point_tokenizer(kind)
     p = tokenizer.patch
     for i, length in enumerate(paths.lengths.tolist()):
-        one = {name: getattr(paths, name)[i : i + 1].clone() for name in _of_paths}
+        one = {f.name: getattr(paths, f.name)[i : i + 1].clone() for f in fields(Paths)}
         for name in ("place", "time"):
             one[name][:, length:] = 1e6
         for name in ("hidden_place", "hidden_time"):
@@ -606,9 +606,6 @@ def paths_are_apart(kind: type[PointTokenizer]) -> None:
             for name in ("place", "time", "metres", "seconds"):
                 mine, among = getattr(a, name)[:, :length], getattr(b, name)[i : i + 1, :length]
                 _same(mine, among, f"trajectories or their padding mix: {name}")
-
-
-_of_paths = ("place", "time", "start", "hidden_place", "hidden_time", "lengths")
 
 
 def steps_are_those_of_a_whole_pass(kind: type[PointTokenizer]) -> None:

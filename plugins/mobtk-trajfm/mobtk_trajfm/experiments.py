@@ -107,7 +107,7 @@ def codec(lab: Lab) -> Outcome:
     tokenizer.fit(paths)
     tokens = tokenizer.onward(paths, 0, paths.time.shape[1], {})
     place = ((paths.place - tokens.place) / tokens.metres[..., None]).float()
-    moment = ((paths.time - tokens.time) / tokens.seconds).float()
+    moment = ((paths.time - tokens.time) / tokens.seconds).asinh().float().double().sinh()
     back = uncollate(tokens.place + tokens.metres[..., None] * place, tokens.time + tokens.seconds * moment, some, whole)
     off = max(float(distance(a.lat, a.lon, b.lat, b.lon).max()) for a, b in zip(some, back, strict=True))
     late = max(float(np.abs(a.time - b.time).max()) for a, b in zip(some, back, strict=True)) / 1e6
@@ -341,10 +341,7 @@ def patches(lab: Lab) -> Outcome:
         tokens = -(-lab.settings["window"] // patch)
         spread = float(np.std([f["ade"] for f in found]))
         rows.append({"patch": patch, "tokens": tokens, **_mean(found), "spread of ade": spread})
-    given = fit_completions(_some(run.trajectories(), LEARNED, lab.settings["window"]), build_part("mask", _last(lab)))
-    rows += [
-        {"patch": name, "ade": float(_errors([one(t, h) for t, h in pairs], pairs).mean())} for name, one in given.items()
-    ]
+    rows += [{"patch": name, "ade": error} for name, error in _baselines(lab, run, _last(lab), pairs).items()]
     one, four = rows[0], rows[2]
     return Outcome(
         f"four points a token: ADE {four['ade']:.4g} m against {one['ade']:.4g}, and "
