@@ -41,10 +41,11 @@ def call(what: str, make: Callable[..., T], imposed: Sequence[Any], options: Map
     except MobtkError:
         raise
     except Exception as error:
-        if not given:
-            raise
         chosen = ", ".join(f"{k}={v!r}" for k, v in given.items())
-        raise BadInput(f"{what} cannot be made with {chosen}: {type(error).__name__}: {error}") from error
+        if given and isinstance(error, ValueError):  # how constructors refuse what they are given
+            raise BadInput(f"{what} cannot be made with {chosen}: {error}") from error
+        error.add_note(f"while {what} was made" + (f" with {chosen}" if given else ""))
+        raise
 
 
 def _options(make: Callable[..., Any]) -> dict[str, Any]:

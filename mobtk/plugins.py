@@ -10,28 +10,45 @@
     def mobtk_register(registry):
         registry.backbone("gru", "acme_mobility.gru:GRU", "Gated recurrent units (Cho et al. 2014)")
 
-Each plugin is loaded on its own: one that does not import, misspells the hook or takes a name that is taken is
-skipped whole and reported in one line; everything else keeps working. ``MOBTK_PLUGINS=a,b`` restricts loading to
-the named entry points, ``MOBTK_STRICT_PLUGINS=1`` makes any failure fatal.
+Each plugin is loaded on its own: one that does not import, is written for another version, misspells the hook or takes a
+name that is taken is skipped whole and reported in one line; everything else keeps working. ``MOBTK_PLUGINS=a,b`` restricts
+loading to the named ones, ``MOBTK_STRICT_PLUGINS=1`` makes any failure fatal.
+
+A single file is a plugin, too: named by ``--plugin``, or in a folder ``mobtk_plugins`` beside a dataset or a run.
 """
 
+import ast
 import importlib.util
+import logging
 import os
 import sys
 import time
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, PackageMetadata, entry_points
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from mobtk.errors import MobtkError
+from mobtk._version import __version__
+from mobtk.errors import MobtkError, first_line
+from mobtk.isolation import watched
 from mobtk.registry import Registry
+
+log = logging.getLogger("mobtk")
 
 GROUP = "mobtk"
 API_VERSION = 1
-"""Raised when a contract changes. A plugin may state ``MOBTK_API_VERSION`` in its module; another number skips it."""
+"""Raised when a contract changes so that parts must change, too. A plugin states the one it is written for as
+``MOBTK_API_VERSION = 1`` in its module; it is read before the module is imported."""
+OLDEST_API_VERSION = 1
+"""Plugins written for an older one are skipped."""
+FOLDER = "mobtk_plugins"
+"""Beside a dataset or a run, never inside it: what one downloads runs no code."""
+SLOW = 0.5
+"""Seconds of import that are worth a word."""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -53,16 +70,22 @@ class Plugin:
         name: its entry-point name, the ``package`` in full names of parts.
         origin: distribution and version, or the file it came from.
         target: the module it names.
+        licence: as its distribution states it; empty where it does not.
         seconds: time to import and register it.
         problem: why it was skipped, or ``None``.
+        trace: the end of the stack that led there, in the plugin's own code.
+        notes: what its import does that it should leave.
         parts: how many parts and recipes it added.
     """
 
     name: str
     origin: str
     target: str
+    licence: str = ""
     seconds: float = 0.0
     problem: str | None = None
+    trace: str = ""
+    notes: list[str] = field(default_factory=list)
     parts: int = 0
 
 
@@ -73,18 +96,30 @@ class Loaded:
         self.registry = Registry()
         self.plugins: list[Plugin] = []
 
-    def add(self, plugin: Plugin, load: Any) -> None:
-        """Load one plugin (``load()`` returns its module) and take over its parts, or none of them."""
+    def add(self, plugin: Plugin, load: Callable[[], Any], check: Callable[[], None] = lambda: None) -> None:
+        """Load one plugin (``load()`` returns its module) and take over its parts, or none of them.
+
+        Args:
+            plugin: what is known of it.
+            load: imports it.
+            check: raises, before it is imported, where it does not go with this mobtk.
+        """
         started = time.perf_counter()
         try:
-            if any(p.name == plugin.name and p.problem is None for p in self.plugins):
-                raise ValueError(f"another plugin is called {plugin.name!r}")
-            found = _collect(plugin.name, load())
+            for other in self.plugins:
+                if other.name == plugin.name and other.problem is None:
+                    raise ValueError(f"another plugin is called {plugin.name!r} ({other.origin})")
+            check()
+            with watched() as plugin.notes:
+                found = _collect(plugin.name, load())
             self.registry.merge(found)
             plugin.parts = len(list(found))
         except (Exception, SystemExit) as error:
-            plugin.problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            plugin.problem = f"{type(error).__name__}: {first_line(error)}"
+            plugin.trace = own_trace(error)
         plugin.seconds = time.perf_counter() - started
+        if plugin.seconds > SLOW:
+            plugin.notes.append(f"takes {plugin.seconds:.1f} s to import; import what is heavy where the parts are")
         self.plugins.append(plugin)
         if plugin.problem:
             message = f"plugin {plugin.name!r} ({plugin.origin}) was skipped: {plugin.problem}"
@@ -92,15 +127,43 @@ class Loaded:
                 raise MobtkError(message)
             print(f"mobtk: {message} (mobtk plugins doctor tells more)", file=sys.stderr)
 
-    def add_file(self, path: str | Path) -> None:
-        """Load a plugin from a single file."""
+    def add_file(self, path: str | os.PathLike[str]) -> None:
+        """Load a plugin from a single file, unless it is loaded already.
+
+        Raises:
+            MobtkError: there is no such file, or its name is that of another module.
+        """
         file = Path(path)
         if not file.is_file():
-            raise MobtkError(f"--plugin {path}: no such file; give the path of a Python file with a mobtk_register hook")
+            raise MobtkError(f"plugin {path}: no such file; give the path of a Python file with a mobtk_register hook")
+        if any(p.origin == str(file.resolve()) for p in self.plugins):
+            return
         taken = importlib.util.find_spec(file.stem)
         if taken is not None and taken.origin != str(file.resolve()):
-            raise MobtkError(f"--plugin {path}: another module is called {file.stem!r}; rename the file")
-        self.add(Plugin(file.stem, str(file), file.stem), lambda: _import_file(file))
+            raise MobtkError(f"plugin {path}: another module is called {file.stem!r}; rename the file")
+        plugin = Plugin(file.stem, str(file.resolve()), file.stem)
+        self.add(plugin, lambda: _import_file(file), lambda: _check_api(file))
+
+    def add_beside(self, path: str | os.PathLike[str]) -> None:
+        """Load the files of a folder ``mobtk_plugins`` beside a dataset or a run, where there is one."""
+        only = _only()
+        for file in sorted((Path(path).resolve().parent / FOLDER).glob("[!_.]*.py")):
+            if (only is None or file.stem in only) and not any(p.origin == str(file) for p in self.plugins):
+                log.info("plugin %s", file)
+                self.add_file(file)
+
+    def offered(self, name: str) -> bool:
+        """Whether a plugin of this name is loaded."""
+        return any(p.name == name and p.problem is None for p in self.plugins)
+
+
+def own_trace(error: BaseException) -> str:
+    """The stack of an error from where it enters foreign code."""
+    here = str(Path(__file__).parent)
+    skipped = ("importlib", "<frozen", here, os.sep + "pluggy" + os.sep)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(s in f.filename for s in skipped)]
+    return "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error)) if own else ""
 
 
 def _import_file(file: Path) -> Any:
@@ -113,11 +176,57 @@ def _import_file(file: Path) -> Any:
     return module
 
 
+def _check_needs(point: EntryPoint) -> None:
+    """Refuse, before it is imported, a plugin that wants another mobtk or another API."""
+    for line in (point.dist.requires or []) if point.dist else []:
+        if line.startswith(GROUP) and any(mark in line for mark in "<>=~!"):  # else there is nothing to ask packaging for
+            from packaging.requirements import Requirement
+
+            needs = Requirement(line)
+            if needs.name == GROUP and needs.marker is None and not needs.specifier.contains(__version__, prereleases=True):
+                raise ValueError(f"it wants mobtk {needs.specifier}, and this is mobtk {__version__}; install another of either")
+    if file := _source(point.module):
+        _check_api(file)
+
+
+def _check_api(file: Path) -> None:
+    """Refuse a module that states an API number that is not ours."""
+    for line in ast.parse(file.read_bytes(), str(file)).body:
+        if (
+            isinstance(line, ast.Assign)
+            and any(isinstance(t, ast.Name) and t.id == "MOBTK_API_VERSION" for t in line.targets)
+            and isinstance(line.value, ast.Constant)
+        ):
+            _check_number(line.value.value)
+
+
+def _check_number(wanted: Any) -> None:
+    if wanted == API_VERSION or (isinstance(wanted, int) and OLDEST_API_VERSION <= wanted < API_VERSION):
+        return
+    newer = isinstance(wanted, int) and wanted > API_VERSION
+    update = "update mobtk" if newer else "update the plugin"
+    raise ValueError(f"it is written for plugin API {wanted}, this mobtk has {API_VERSION}; {update}")
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module, found without importing anything."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin)
+    for name in rest:
+        inside = file.parent / name
+        file = inside / "__init__.py" if inside.is_dir() else inside.with_suffix(".py")
+    return file if file.suffix == ".py" and file.is_file() else None
+
+
 def _collect(name: str, module: Any) -> Registry:
     """The parts a plugin module registers, held apart until all of them are known to be good."""
-    wanted = getattr(module, "MOBTK_API_VERSION", API_VERSION)
-    if wanted != API_VERSION:
-        raise ValueError(f"it is written for plugin API {wanted}, this mobtk has {API_VERSION}")
+    _check_number(getattr(module, "MOBTK_API_VERSION", API_VERSION))
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     manager.register(module)
@@ -129,14 +238,26 @@ def _collect(name: str, module: Any) -> Registry:
     return registry
 
 
-def _discover() -> list[EntryPoint]:
-    """The entry points of the group, built-in parts first, then by name; ``MOBTK_PLUGINS`` picks among the others."""
-    points = sorted(entry_points(group=GROUP), key=lambda p: (p.value != "mobtk.builtin", p.name))
+def _only() -> set[str] | None:
+    """The names that ``MOBTK_PLUGINS`` restricts loading to."""
     only = os.environ.get("MOBTK_PLUGINS")
-    if only is None:
-        return points
-    names = {n.strip() for n in only.split(",")}
-    return [p for p in points if p.value == "mobtk.builtin" or p.name in names]
+    return None if only is None else {n.strip() for n in only.split(",")}
+
+
+def _discover() -> list[EntryPoint]:
+    """The entry points of the group, built-in parts first, then by name."""
+    points = sorted(entry_points(group=GROUP), key=lambda p: (p.value != "mobtk.builtin", p.name))
+    only = _only()
+    return [p for p in points if only is None or p.value == "mobtk.builtin" or p.name in only]
+
+
+def _licence(metadata: PackageMetadata) -> str:
+    """As a distribution states it: an expression, a classifier, or a short text."""
+    classifiers = [c for c in metadata.get_all("Classifier") or [] if c.startswith("License :: ")]
+    for line in (metadata.get("License-Expression"), *classifiers, metadata.get("License")):
+        if line:
+            return str(line).rpartition(" :: ")[2].splitlines()[0][:40]
+    return ""
 
 
 _loaded: Loaded | None = None
@@ -149,7 +270,8 @@ def loaded() -> Loaded:
         fresh = Loaded()
         for point in _discover():
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
-            fresh.add(Plugin(point.name, origin, point.value), point.load)
+            plugin = Plugin(point.name, origin, point.value, _licence(point.dist.metadata) if point.dist else "")
+            fresh.add(plugin, point.load, lambda point=point: _check_needs(point))  # type: ignore[misc]
         _loaded = fresh
     return _loaded
 

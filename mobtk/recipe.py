@@ -178,6 +178,10 @@ class Recipe(Struct, forbid_unknown_fields=True):
     sampling: Sampling = field(default_factory=Sampling)
     training: Training = field(default_factory=Training)
 
+    def parts(self) -> "list[Part | WeightedMask]":
+        """All that its task is made of, masks included."""
+        return [*(getattr(self, kind) for kind in PARTS_OF_TASK[self.task]), *self.complete.masks]
+
     def change(self, key: str, value: Any) -> "Recipe":
         """A copy with one setting changed, by a dotted key such as ``training.generator.epochs``.
 

@@ -2,11 +2,14 @@
 
 import difflib
 import importlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mobtk.errors import UnknownPart
+
+log = logging.getLogger("mobtk")
 
 KINDS = ("mapper", "tokenizer", "backbone", "router", "mixer", "mask", "recipe", "experiment")
 
@@ -50,6 +53,7 @@ class Registry:
     def __init__(self, package: str = "") -> None:
         self.package = package
         self._entries: dict[tuple[str, str], Entry] = {}
+        self._aliases: dict[tuple[str, str], str] = {}
 
     def add(self, kind: str, name: str, target: str, summary: str) -> None:
         """Register one part. The methods below do it with the kind in their name.
@@ -95,6 +99,17 @@ class Registry:
         """Register a :class:`~mobtk.experiments.Experiment`."""
         self.add("experiment", name, target, summary)
 
+    def alias(self, kind: str, old: str, new: str) -> None:
+        """The name that a part had before: runs and recipes that hold it go on with the part of the new name.
+
+        Raises:
+            ValueError: no part of the new name is registered yet, or there is one of the old name.
+        """
+        new = f"{self.package}.{new}"
+        if (kind, new) not in self._entries or (kind, f"{self.package}.{old}") in self._entries:
+            raise ValueError(f"{kind} {old!r} cannot be an old name of {new!r}: the new one is a part, the old one is not")
+        self._aliases[kind, f"{self.package}.{old}"] = new
+
     def merge(self, entries: "list[Entry] | Registry") -> None:
         """Take over entries, all of them or, where a full name is taken, none."""
         new = list(entries)
@@ -102,6 +117,8 @@ class Registry:
             if (e.kind, e.full_name) in self._entries:
                 raise ValueError(f"{e.kind} {e.full_name!r} is registered twice")
         self._entries.update({(e.kind, e.full_name): e for e in new})
+        if isinstance(entries, Registry):
+            self._aliases.update(entries._aliases)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
@@ -119,6 +136,11 @@ class Registry:
         if (kind, name) in self._entries:
             return self._entries[kind, name]
         found = [e for e in self.entries(kind) if e.name == name]
+        if not found:
+            renamed = {new for (k, old), new in self._aliases.items() if k == kind and name in (old, old.rpartition(".")[2])}
+            for new in renamed:
+                log.info("%s %r is now called %r", kind, name, new)
+            found = [self._entries[kind, new] for new in sorted(renamed)]
         if len(found) == 1:
             return found[0]
         if found:

@@ -70,7 +70,9 @@ class Run:
         self.path = Path(path)
         if not (self.path / "recipe.toml").is_file():
             raise BadInput(f"{path} is not a run (it has no recipe.toml); make one with: mobtk build -o {path}")
+        loaded().add_beside(self.path)
         self.recipe = Recipe.load(self.path / "recipe.toml")
+        self._check_plugins()
         try:
             self.data: dict[str, Any] = json.loads((self.path / "data.json").read_text(encoding="utf-8"))
             if missing := DATA[self.recipe.task] - set(self.data):
@@ -81,6 +83,18 @@ class Run:
     def __repr__(self) -> str:
         parts = ", ".join(f"{kind}={getattr(self.recipe, kind).name}" for kind in PARTS_OF_TASK[self.recipe.task])
         return f"Run({str(self.path)!r}, {parts})"
+
+    def _check_plugins(self) -> None:
+        """Say which plugins are missing that the run was made with, and how to get them."""
+        for name in sorted({p.name.rpartition(".")[0] for p in self.recipe.parts()} - {""}):
+            if not loaded().offered(name):
+                try:
+                    made = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["plugins"][name]
+                except (OSError, ValueError, KeyError):
+                    made = "of which nothing is known"
+                file = made.endswith(".py")
+                how = f"give it with: mobtk --plugin {made}" if file else f"install it: pip install {made.replace(' ', '==')}"
+                raise BadInput(f"run {self.path} was made with plugin {name!r} ({made}), which is not loaded; {how}")
 
     @classmethod
     def create(
@@ -93,6 +107,8 @@ class Run:
         recipe = copy.deepcopy(recipe)  # a recipe of a plugin stays as it is
         for kind in PARTS_OF_TASK[recipe.task]:
             getattr(recipe, kind).name = registry().find(kind, getattr(recipe, kind).name).full_name
+        for mask in recipe.complete.masks:
+            mask.name = registry().find("mask", mask.name).full_name
         with new_folder(path, replace=replace, inputs=[dataset.path] if dataset else []) as folder:
             where = "data" if dataset is None else os.path.relpath(dataset.path.resolve(), Path(path).resolve())
             if dataset is None:
@@ -332,6 +348,9 @@ def build(
     Raises:
         PartMismatch, UnknownPart, BadInput: before anything is written.
     """
+    for path in (out, data):
+        if path is not None:
+            loaded().add_beside(path)
     changed = find_recipe(recipe)
     for key, value in (changes or {}).items():
         changed = changed.change(key, value)

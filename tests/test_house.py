@@ -17,6 +17,7 @@ FLOORS = [
     ("testing",),
     ("report",),
     ("experiments", "usefulness"),
+    ("inventory",),
     ("evaluation", "audit", "forecasting", "completing"),
     ("training", "generation"),
     ("lessons",),
@@ -34,6 +35,7 @@ FLOORS = [
     ("contracts",),
     ("schedule",),
     ("kernels",),
+    ("isolation",),
     ("errors", "geo", "_version"),
 ]
 """From the roof down; a room may import its own floor's own files and any floor below."""

@@ -9,19 +9,20 @@ from mobtk.cli import json_option, show
 @json_option
 def doctor(as_json: bool) -> None:
     """What mobtk finds on this machine, and what is wrong with its plugins."""
+    import msgspec
     import torch
 
     from mobtk.backbones.selective_scan import implementation
-    from mobtk.cli.plugins import problems
+    from mobtk.inventory import faults
     from mobtk.errors import BadInput
     from mobtk.runs import environment, find_device, use_bfloat16
 
-    device, found = find_device("auto"), problems()
+    device, found = find_device("auto"), [msgspec.to_builtins(f) for f in faults()]
     try:
         scan = implementation(device)
     except BadInput as error:
         scan = "none"
-        found.append({"what": "selective scan", "problem": str(error)})
+        found.append({"what": "selective scan", "problem": str(error), "serious": True})
     result = {
         **environment(),
         "device": str(device),
@@ -35,5 +36,5 @@ def doctor(as_json: bool) -> None:
     lines.append(f"{'plugins':<16}{', '.join(result['plugins'])}")
     lines += [f"{p['what']}: {p['problem']}" for p in found] or ["no problems"]
     show(result, as_json, "\n".join(lines))
-    if found:
+    if any(f["serious"] for f in found):
         raise SystemExit(1)

@@ -6,9 +6,11 @@ A law takes the class of a part, builds it with its default options on small inp
 
 import inspect
 import json
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,18 +35,19 @@ from mobtk.contracts import (
     Tokenizer,
 )
 from mobtk.data.trajectories import Trajectory
-from mobtk.errors import BadInput, MobtkError
+from mobtk.errors import BadInput, MobtkError, first_line
 from mobtk.geo import from_local
 from mobtk.models.assemble import load_part
 from mobtk.models.completer import Completer
 from mobtk.models.paths import collate, nothing_hidden
-from mobtk.plugins import registry
+from mobtk.plugins import own_trace, registry
 from mobtk.registry import Entry
 from mobtk.schedule import Schedule
 from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays, walks
 
 Law = Callable[[Any], None]
 TOLERANCE = 1e-4
+OURS = str(Path(__file__).parents[1])
 
 
 def _same(a: Tensor, b: Tensor, message: str) -> None:
@@ -824,11 +827,21 @@ def laws_of(entry: Entry) -> tuple[Law, ...]:
 
 
 class Verdict(Struct):
-    """What one law says of one part; ``problem`` is ``None`` where it holds."""
+    """What one law says of one part.
+
+    Args:
+        part: its kind and full name.
+        law: the sentence.
+        problem: how it is broken; ``None`` where it holds.
+        where: file and line of the part at which an error was raised.
+        trace: and the stack there.
+    """
 
     part: str
     law: str
     problem: str | None = None
+    where: str = ""
+    trace: str = ""
 
 
 def cases(plugin: str | None = None) -> list[Any]:
@@ -850,23 +863,33 @@ def cases(plugin: str | None = None) -> list[Any]:
     ]
 
 
-def check_parts(plugin: str | None = None) -> list[Verdict]:
-    """Run every law over every part of a plugin, or of all plugins."""
+def check_parts(name: str | None = None) -> list[Verdict]:
+    """Run every law over every part of a plugin, over one part by its full name, or over all parts."""
     verdicts = []
     for entry in registry():
-        if plugin not in (None, entry.package):
+        if name not in (None, entry.package, entry.full_name):
             continue
+        part = f"{entry.kind} {entry.full_name}"
         try:
             laws = laws_of(entry)
         except MobtkError as error:
-            verdicts.append(Verdict(f"{entry.kind} {entry.full_name}", "It loads", str(error)))
+            verdicts.append(Verdict(part, "It loads", str(error), *_origin(error.__cause__ or error)))
             continue
         for law in laws:
-            sentence = (law.__doc__ or law.__name__).strip().rstrip(".")
+            verdict = Verdict(part, (law.__doc__ or law.__name__).strip().rstrip("."))
             try:
                 law(load_part(entry.kind, entry.full_name))
-                problem = None
+            except AssertionError as error:
+                verdict.problem = first_line(error)
             except Exception as error:  # a foreign part may raise anything
-                problem = f"{type(error).__name__}: {error}".splitlines()[0]
-            verdicts.append(Verdict(f"{entry.kind} {entry.full_name}", sentence, problem))
+                verdict.problem = f"{type(error).__name__}: {first_line(error)}"
+                verdict.where, verdict.trace = _origin(error)
+            verdicts.append(verdict)
     return verdicts
+
+
+def _origin(error: BaseException) -> tuple[str, str]:
+    """File and line in foreign code at which an error was raised, and the stack from there."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
+    own = [f for f in frames if "site-packages" not in f.filename] or frames
+    return (f"{own[-1].filename}:{own[-1].lineno}", own_trace(error)) if own else ("", "")
