@@ -180,4 +180,3 @@ def faults() -> list[Fault]:
 
 def _of(plugin: Plugin) -> str:
     return f"plugin {plugin.name} ({plugin.origin})"
-

@@ -184,7 +184,9 @@ def _check_needs(point: EntryPoint) -> None:
 
             needs = Requirement(line)
             if needs.name == GROUP and needs.marker is None and not needs.specifier.contains(__version__, prereleases=True):
-                raise ValueError(f"it wants mobtk {needs.specifier}, and this is mobtk {__version__}; install another of either")
+                raise ValueError(
+                    f"it wants mobtk {needs.specifier}, and this is mobtk {__version__}; install another of either"
+                )
     if file := _source(point.module):
         _check_api(file)
 
@@ -254,7 +256,8 @@ def _discover() -> list[EntryPoint]:
 def _licence(metadata: PackageMetadata) -> str:
     """As a distribution states it: an expression, a classifier, or a short text."""
     classifiers = [c for c in metadata.get_all("Classifier") or [] if c.startswith("License :: ")]
-    for line in (metadata.get("License-Expression"), *classifiers, metadata.get("License")):
+    expression, text = ([metadata[field]] if field in metadata else [] for field in ("License-Expression", "License"))
+    for line in (*expression, *classifiers, *text):
         if line:
             return str(line).rpartition(" :: ")[2].splitlines()[0][:40]
     return ""

@@ -93,7 +93,9 @@ class Run:
                 except (OSError, ValueError, KeyError):
                     made = "of which nothing is known"
                 file = made.endswith(".py")
-                how = f"give it with: mobtk --plugin {made}" if file else f"install it: pip install {made.replace(' ', '==')}"
+                how = (
+                    f"give it with: mobtk --plugin {made}" if file else f"install it: pip install {made.replace(' ', '==')}"
+                )
                 raise BadInput(f"run {self.path} was made with plugin {name!r} ({made}), which is not loaded; {how}")
 
     @classmethod

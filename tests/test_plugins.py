@@ -126,3 +126,86 @@ def test_a_single_file_is_a_plugin(tmp_path):
     assert "My own" in done.stdout
     missing = subprocess.run([*run[:4], "nothing.py", "parts"], capture_output=True, text=True, check=False)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+
+
+PART = """
+import mobtk
+from mobtk.contracts import Backbone
+from torch import nn
+
+class Mine(Backbone):
+    uses_condition = False
+    def __init__(self, width, *, depth: int = 1):
+        super().__init__()
+        self.map = nn.Linear(width, width)
+    def forward(self, x, schedule, cond=None, state=None):
+        seen = self.map(x).cumsum(1) + (0.0 if state is None else state["sum"])
+        if state is not None:
+            state["sum"] = seen[:, -1:]
+        return seen
+    def new_state(self, batch, schedule):
+        return {"sum": 0.0}
+
+@mobtk.hookimpl
+def mobtk_register(registry):
+    registry.backbone("mine", "FILE:Mine", "My own")
+"""
+
+
+def _mobtk(*words, cwd):
+    return subprocess.run([sys.executable, "-m", "mobtk", *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_a_run_remembers_the_file_it_was_made_with(tmp_path):
+    (tmp_path / "own_part.py").write_text(PART.replace("FILE", "own_part"))
+    build = ["build", "tiny", "--weeks", "40", "--backbone", "mine", "-o", "run"]
+    made = _mobtk("--plugin", "own_part.py", *build, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    without = _mobtk("train", "run", cwd=tmp_path)
+    assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+    assert "run run was made with plugin 'own_part'" in without.stderr
+    assert f"mobtk --plugin {tmp_path / 'own_part.py'}" in without.stderr
+    assert _mobtk("--plugin", "own_part.py", "train", "run", cwd=tmp_path).returncode == 0
+
+
+def test_plugins_beside_a_run_or_a_dataset_are_found(tmp_path):
+    (tmp_path / "work" / "mobtk_plugins").mkdir(parents=True)
+    (tmp_path / "work" / "mobtk_plugins" / "beside_part.py").write_text(PART.replace("FILE", "beside_part"))
+    assert _mobtk("data", "city", "-o", "work/city", "--weeks", "40", cwd=tmp_path).returncode == 0
+    build = ["build", "tiny", "--backbone", "mine", "--data", "work/city"]
+    made = _mobtk(*build, "-o", "elsewhere/run", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "beside_part.py" in made.stderr
+    lost = _mobtk("train", "elsewhere/run", cwd=tmp_path)
+    assert lost.returncode == 2 and "was made with plugin 'beside_part'" in lost.stderr
+    assert _mobtk(*build, "-o", "work/run", cwd=tmp_path).returncode == 0
+    assert _mobtk("train", "work/run", "--until", "tokenizer", cwd=tmp_path).returncode == 0
+
+
+def test_what_lies_inside_a_dataset_is_not_run(tmp_path):
+    assert _mobtk("data", "city", "-o", "city", "--weeks", "40", cwd=tmp_path).returncode == 0
+    (tmp_path / "city" / "mobtk_plugins").mkdir()
+    (tmp_path / "city" / "mobtk_plugins" / "evil.py").write_text("raise SystemExit('was run')")
+    made = _mobtk("build", "tiny", "--data", "city", "-o", "run", cwd=tmp_path)
+    assert made.returncode == 0 and "evil" not in made.stderr
+
+
+def test_an_old_name_leads_to_the_renamed_part():
+    def register(registry):
+        registry.backbone("gru", "acme.gru:GRU", "A GRU")
+        registry.alias("backbone", "grue", "gru")
+
+    plugins = Loaded()
+    assert _add(plugins, "acme", _module(register)).problem is None
+    assert plugins.registry.find("backbone", "acme.grue").full_name == "acme.gru"
+    assert plugins.registry.find("backbone", "grue").full_name == "acme.gru"
+    assert [e.name for e in plugins.registry.entries("backbone")] == ["gru"]
+
+
+@pytest.mark.parametrize("old", ["gru", "mamba"])
+def test_an_old_name_is_neither_a_part_nor_of_nothing(old):
+    def register(registry):
+        registry.backbone("gru", "acme.gru:GRU", "A GRU")
+        registry.alias("backbone", old, "gru" if old == "gru" else "nothing")
+
+    assert "cannot be an old name" in _add(Loaded(), "acme", _module(register)).problem

@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
-
 from sandbox import Environment
+
 from mobtk.errors import BadInput
 from mobtk.testing.template import KINDS, make_plugin
 
@@ -43,11 +43,11 @@ def test_it_is_whole(tmp_path):
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        (dict(name="Acme!"), "not of small letters"),
-        (dict(name="mobtk"), "a plugin is called 'mobtk' already"),
-        (dict(name="acme", kinds=["wheel"]), "no plugin holds wheel; kinds are mapper"),
-        (dict(name="acme", kinds=[]), "ask for one, such as --backbone"),
-        (dict(name="acme", licence="mine"), "licence 'mine' is not one of MIT"),
+        ({"name": "Acme!"}, "not of small letters"),
+        ({"name": "mobtk"}, "a plugin is called 'mobtk' already"),
+        ({"name": "acme", "kinds": ["wheel"]}, "no plugin holds wheel; kinds are mapper"),
+        ({"name": "acme", "kinds": []}, "ask for one, such as --backbone"),
+        ({"name": "acme", "licence": "mine"}, "licence 'mine' is not one of MIT"),
     ],
 )
 def test_what_cannot_be_is_told_and_nothing_is_written(tmp_path, how, told):

@@ -13,8 +13,8 @@ def doctor(as_json: bool) -> None:
     import torch
 
     from mobtk.backbones.selective_scan import implementation
-    from mobtk.inventory import faults
     from mobtk.errors import BadInput
+    from mobtk.inventory import faults
     from mobtk.runs import environment, find_device, use_bfloat16
 
     device, found = find_device("auto"), [msgspec.to_builtins(f) for f in faults()]

@@ -19,7 +19,8 @@ def list_(as_json: bool) -> None:
     found = loaded().plugins
     rows = [("plugin", "from", "licence", "parts", "loaded in")]
     rows += [
-        (p.name, p.origin, p.licence or "-", "skipped" if p.problem else str(p.parts), f"{p.seconds * 1000:.0f} ms") for p in found
+        (p.name, p.origin, p.licence or "-", "skipped" if p.problem else str(p.parts), f"{p.seconds * 1000:.0f} ms")
+        for p in found
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     text = "\n".join("  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -96,7 +97,9 @@ def check(name: str | None, verbose: bool, as_json: bool) -> None:
     for part in dict.fromkeys(v.part for v in verdicts):
         own = [v for v in verdicts if v.part == part]
         broken = [v for v in own if v.problem]
-        lines.append(f"{part:<36}" + (f"breaks {len(broken)} of {len(own)} laws" if broken else f"keeps all {len(own)} laws"))
+        lines.append(
+            f"{part:<36}" + (f"breaks {len(broken)} of {len(own)} laws" if broken else f"keeps all {len(own)} laws")
+        )
         for v in own if verbose else broken:
             lines.append(f"  {'BROKEN' if v.problem else 'ok':<8}{v.law}" + (f": {v.problem}" if v.problem else ""))
             if v.problem and v.where:

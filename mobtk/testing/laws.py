@@ -48,6 +48,7 @@ from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper
 Law = Callable[[Any], None]
 TOLERANCE = 1e-4
 OURS = str(Path(__file__).parents[1])
+LIBRARIES = tuple(str(Path(str(library.__file__)).parent) for library in (torch, np))
 
 
 def _same(a: Tensor, b: Tensor, message: str) -> None:
@@ -127,6 +128,16 @@ def rebuilt_from_its_config(kind: type[SpatialMapper]) -> None:
     again = kind(**json.loads(json.dumps(mapper.config())))
     assert again.n_cells == mapper.n_cells, "the rebuilt mapper has other cells"
     assert (again.encode(*points()) == mapper.encode(*points())).all(), "the rebuilt mapper maps otherwise"
+
+
+def cells_are_repeatable(kind: type[SpatialMapper]) -> None:
+    """A point has the same cell every time, alone or among others."""
+    mapper, (lat, lon) = _mapper(kind), points()
+    cells = mapper.encode(lat, lon)
+    assert (cells == mapper.encode(lat, lon)).all(), "mapping twice gives other cells"
+    assert (cells[:5] == np.concatenate([mapper.encode(lat[i : i + 1], lon[i : i + 1]) for i in range(5)])).all(), (
+        "a point alone gets another cell than among others"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- tokenizers
@@ -248,6 +259,14 @@ def shape_is_kept(kind: type[Backbone]) -> None:
         x, cond = _input(schedule.n_tokens)
         for c in (None, cond):
             assert backbone(x, schedule, c).shape == x.shape, "the output has another shape"
+
+
+def outputs_are_repeatable(kind: type[Backbone]) -> None:
+    """In eval mode a sequence has the same output every time."""
+    backbone = _backbone(kind)
+    for schedule in SCHEDULES:
+        x, cond = _input(schedule.n_tokens)
+        _same(backbone(x, schedule, cond), backbone(x, schedule, cond), "the output changes from call to call")
 
 
 def later_groups_change_nothing(kind: type[Backbone]) -> None:
@@ -390,6 +409,16 @@ def router_learns(kind: type[Router]) -> None:
         assert not still, f"no gradient reaches {', '.join(still)}"
 
 
+def router_is_restored(kind: type[Router]) -> None:
+    """Saved and loaded, it routes the same."""
+    router = _router(kind)
+    torch.manual_seed(7)
+    fresh: Any = kind(kind.max_experts or 4, WIDTH).eval()
+    fresh.load_state_dict(router.state_dict())
+    x, cond = _input(5, batch=8)
+    _same(fresh(cond, x).weights, router(cond, x).weights, "loaded into a fresh copy, it routes otherwise")
+
+
 # ---------------------------------------------------------------------------------------- tokenizers of fields, mixers
 
 NODES, CHANNELS, ENTITY = 5, 2, 4
@@ -420,6 +449,12 @@ def nodes_are_apart(kind: type[FieldTokenizer]) -> None:
         mine = history.clone()
         mine[:, step] += _noise(mine[:, step])
         assert not torch.equal(before, tokenizer(mine)), f"step {step} of the past changes no token"
+
+
+def field_tokens_are_repeatable(kind: type[FieldTokenizer]) -> None:
+    """In eval mode a history has the same tokens every time."""
+    tokenizer, history = _field_tokenizer(kind)
+    _same(tokenizer(history), tokenizer(history), "the tokens change from call to call")
 
 
 def windows_are_apart(kind: type[FieldTokenizer]) -> None:
@@ -458,6 +493,12 @@ def mixing_keeps_the_shape(kind: type[Mixer]) -> None:
     assert mixer(x, entity).shape == x.shape, f"what it adds has shape {tuple(mixer(x, entity).shape)}"
     single = _seeded(lambda: kind(torch.ones(NODES, NODES), WIDTH, 1, ENTITY))
     assert single(x.reshape(2, 3, NODES, WIDTH, 1), entity).shape == (2, 3, NODES, WIDTH, 1), "one scale changes the shape"
+
+
+def mixing_is_repeatable(kind: type[Mixer]) -> None:
+    """In eval mode it adds the same every time."""
+    mixer, x, entity = _mixer_parts(kind)
+    _same(mixer(x, entity), mixer(x, entity), "what it adds changes from call to call")
 
 
 def tokens_are_mixed_apart(kind: type[Mixer]) -> None:
@@ -536,6 +577,13 @@ def point_tokens_fit(kind: type[PointTokenizer]) -> None:
         assert tokens.place.shape == (b, n, 2) and tokens.time.shape == (b, n), "there is not an anchor a point"
         assert (tokens.metres > 0).all() and (tokens.seconds > 0).all(), "some unit is not above 0"
         assert tokenizer.apart(tokens.inputs).shape == (b, n, WIDTH), "hidden states do not come apart into points"
+
+
+def point_tokens_are_repeatable(kind: type[PointTokenizer]) -> None:
+    """In eval mode trajectories have the same tokens every time, both ways."""
+    tokenizer, paths = _point_tokenizer(kind)
+    for way in (tokenizer.at_once, lambda x: _onward(tokenizer, x)):
+        _same_tokens(way(paths), way(paths), "the tokens change from call to call")
 
 
 def points_come_back(kind: type[PointTokenizer]) -> None:
@@ -745,6 +793,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
         levels_are_nested,
         geometry_holds_the_centres,
         rebuilt_from_its_config,
+        cells_are_repeatable,
         options_have_defaults,
     ),
     "tokenizer": (
@@ -761,6 +810,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
     ),
     "backbone": (
         shape_is_kept,
+        outputs_are_repeatable,
         later_groups_change_nothing,
         earlier_tokens_matter,
         group_by_group_is_all_at_once,
@@ -777,10 +827,12 @@ LAWS: dict[str, tuple[Law, ...]] = {
         routing_is_repeatable,
         entity_is_needed_as_declared,
         router_learns,
+        router_is_restored,
         options_have_defaults,
     ),
     "field tokenizer": (
         tokens_of_every_node,
+        field_tokens_are_repeatable,
         nodes_are_apart,
         windows_are_apart,
         field_tokenizer_learns,
@@ -789,6 +841,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
     ),
     "point tokenizer": (
         point_tokens_fit,
+        point_tokens_are_repeatable,
         points_come_back,
         hidden_points_change_nothing,
         points_do_not_see_ahead,
@@ -803,6 +856,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
     "mask": (masks_ask_something, masks_are_flags, masks_are_repeatable, options_have_defaults),
     "mixer": (
         mixing_keeps_the_shape,
+        mixing_is_repeatable,
         tokens_are_mixed_apart,
         graph_is_needed_as_declared,
         mixer_learns,
@@ -890,6 +944,5 @@ def check_parts(name: str | None = None) -> list[Verdict]:
 
 def _origin(error: BaseException) -> tuple[str, str]:
     """File and line in foreign code at which an error was raised, and the stack from there."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
-    own = [f for f in frames if "site-packages" not in f.filename] or frames
+    own = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((OURS, *LIBRARIES))]
     return (f"{own[-1].filename}:{own[-1].lineno}", own_trace(error)) if own else ("", "")
