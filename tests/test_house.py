@@ -16,7 +16,7 @@ FLOORS = [
     ("demo", "benchmarks"),
     ("testing",),
     ("report",),
-    ("experiments", "usefulness"),
+    ("experiments", "usefulness", "explaining", "comparing"),
     ("inventory",),
     ("evaluation", "audit", "forecasting", "completing"),
     ("training", "generation"),
