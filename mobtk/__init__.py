@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mobtk._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from mobtk.comparing import compare as compare
     from mobtk.completing import complete as complete
     from mobtk.completing import evaluate_completer as evaluate_completer
     from mobtk.completing import predict as predict
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mobtk.errors import MobtkError as MobtkError
     from mobtk.evaluation import evaluate as evaluate
     from mobtk.evaluation import evaluate_next_place as evaluate_next_place
+    from mobtk.explaining import explain as explain
     from mobtk.forecasting import evaluate_forecaster as evaluate_forecaster
     from mobtk.forecasting import forecast as forecast
     from mobtk.generation import generate as generate
@@ -39,11 +41,13 @@ _PUBLIC = {
     "Schedule": "mobtk.schedule",
     "Trajectories": "mobtk.data.trajectories",
     "build": "mobtk.runs",
+    "compare": "mobtk.comparing",
     "complete": "mobtk.completing",
     "evaluate": "mobtk.evaluation",
     "evaluate_completer": "mobtk.completing",
     "evaluate_forecaster": "mobtk.forecasting",
     "evaluate_next_place": "mobtk.evaluation",
+    "explain": "mobtk.explaining",
     "forecast": "mobtk.forecasting",
     "generate": "mobtk.generation",
     "hookimpl": "mobtk.plugins",

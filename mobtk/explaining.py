@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,12 @@ def _forecaster(run: Run) -> Dataflow:
     rest = sum(_size(m) for m in (*model.mixers[1:], *model.backbones[1:]))
     if settings.layers > 1:
         others = "layer 2" if settings.layers == 2 else f"layers 2 to {settings.layers}"
-        boxes.append(Box(others, "The same again, with weights of their own", _shape(x), _shape(x),
-                         parameters=rest, flop=(mixer.flop + sum(box.flop for box in backbone)) * (settings.layers - 1)))  # fmt: skip
+        boxes.append(Box(others, "The same again, with weights of their own", _shape(x), _shape(x), parameters=rest,
+                         flop=(mixer.flop + sum(box.flop for box in backbone)) * (settings.layers - 1)))  # fmt: skip
         known += boxes[-1].flop
-    boxes.append(Box("head", f"All tokens of a node tell its next {settings.horizon} steps at once", _shape(x), _shape(whole),
-                     parameters=_size(model.head), flop=max(flop - known, 0)))  # fmt: skip
+    says = f"All tokens of a node tell its next {settings.horizon} steps at once"
+    head = Box("head", says, _shape(x), _shape(whole), parameters=_size(model.head), flop=max(flop - known, 0))
+    boxes.append(head)
     boxes.append(Box("unscale", "Back to real units", _shape(whole), _shape(whole)))
     boxes.append(
         Box("nodes", "A learned vector for each node", f"({n},)", _shape(model.entity), parameters=model.entity.numel())
@@ -308,7 +310,7 @@ def mermaid(flow: Dataflow) -> str:
         label = "<br>".join(w for w in words if w).replace('"', "'")
         lines.append(f'    {names[box.name]}["{label}"]')
     row = [box for box in flow.boxes if box.name not in flow.aside]
-    lines += [f"    {names[a.name]} --> {names[b.name]}" for a, b in zip(row, row[1:], strict=False)]
+    lines += [f"    {names[a.name]} --> {names[b.name]}" for a, b in pairwise(row)]
     lines += [f"    {names[a]} --> {names[b]}" for a, b in flow.aside.items()]
     return "\n".join(lines) + "\n"
 
@@ -336,16 +338,17 @@ def svg(flow: Dataflow, path: PathLike) -> None:
         for box in flow.boxes:
             x, y = where[box.name]
             own = not box.part or box.part.startswith("mobtk.")
-            ax.add_patch(FancyBboxPatch((x, y - high), 5 if x > 1 else 8, high, boxstyle="round,pad=0.02,rounding_size=0.08",
-                                        facecolor="#eef3fa" if own else "#fdf1e3", edgecolor="#2b6cb0" if own else "#b7791f"))  # fmt: skip
+            face, edge = ("#eef3fa", "#2b6cb0") if own else ("#fdf1e3", "#b7791f")
+            style, width = "round,pad=0.02,rounding_size=0.08", 5 if x > 1 else 8
+            ax.add_patch(FancyBboxPatch((x, y - high), width, high, boxstyle=style, facecolor=face, edgecolor=edge))
             ax.text(x + 0.15, y - 0.28, f"{box.name}  {box.part}", fontsize=11, weight="bold")
             ax.text(x + 0.15, y - 0.58, box.says, fontsize=8.5)
-            ax.text(x + 0.15, y - 0.86, f"{box.given} → {box.gives}" + (f"    {costs(box)}" if costs(box) else ""), fontsize=8.5,
-                    color="#4a5568")  # fmt: skip
+            numbers = f"{box.given} → {box.gives}" + (f"    {costs(box)}" if costs(box) else "")
+            ax.text(x + 0.15, y - 0.86, numbers, fontsize=8.5, color="#4a5568")
         arrow = {"arrowstyle": "-|>", "color": "#4a5568"}
-        for a, b in zip(row, row[1:], strict=False):
+        for a, b in pairwise(row):
             ax.annotate("", (4.3, where[b.name][1] + 0.03), (4.3, where[a.name][1] - high - 0.03), arrowprops=arrow)
-        for name, target in flow.aside.items():
+        for target in flow.aside.values():
             y = where[target][1] - high / 2
             ax.annotate("", (8.35, y), (8.65, y), arrowprops=arrow)
         with new_file(path) as draft:

@@ -114,7 +114,7 @@ class Run:
         with new_folder(path, replace=replace, inputs=[dataset.path] if dataset else []) as folder:
             where = "data" if dataset is None else os.path.relpath(dataset.path.resolve(), Path(path).resolve())
             if dataset is None:
-                dataset = _city(folder, recipe, weeks)
+                dataset = built_in(folder, recipe, weeks)
             model, data = _fitted(recipe, dataset)
             step = {} if isinstance(dataset, Trajectories) else {"step": dataset.info.step}
             data = {"name": dataset.info.name, "dataset": where, **step, **data}
@@ -249,8 +249,8 @@ def open_run(run: Run | PathLike, task: str) -> Run:
     return run
 
 
-def _city(folder: Path, recipe: Recipe, weeks: int) -> Data:
-    """The built-in city for a recipe that has no dataset, in the folder of its run; for a completer, made-up walks."""
+def built_in(folder: Path, recipe: Recipe, weeks: int) -> Data:
+    """The built-in city for a recipe that has no dataset, as ``data`` in a folder; for a completer, made-up walks."""
     if recipe.task == "complete":
         return make_walks(folder / "data", n=weeks)
     if recipe.task == "forecast":
@@ -328,6 +328,40 @@ def find_recipe(recipe: Recipe | PathLike) -> Recipe:
     return found
 
 
+def fit_recipe(recipe: Recipe, dataset: Data, *, own_mapper: bool = False) -> Recipe:
+    """A recipe with the mapper of its data.
+
+    Args:
+        recipe: for any data of its task.
+        dataset: the data.
+        own_mapper: the recipe's mapper was asked for, so it must be that of the data.
+
+    Raises:
+        BadInput: the data are not of the recipe's task, or have another mapper than was asked for.
+    """
+    kind: type = {"generate": Dataset, "forecast": Field, "complete": Trajectories}[recipe.task]
+    if not isinstance(dataset, kind):
+        what = {
+            "generate": "sequences, such as mobtk data prepare makes",
+            "forecast": "a field: see mobtk data field",
+            "complete": "trajectories: see mobtk data trajectories",
+        }
+        raise BadInput(
+            f"{dataset.path} holds something else than the recipe wants, which is to {recipe.task} and wants "
+            f"{what[recipe.task]}"
+        )
+    if not isinstance(dataset, Dataset):
+        return recipe
+    wanted = registry().find("mapper", recipe.mapper.name).full_name
+    if own_mapper and (wanted != dataset.mapper_spec["name"] or recipe.mapper.options):
+        raise BadInput(
+            f"dataset {dataset.path} was made with {_describe(dataset.mapper_spec)}; leave the mapper to the dataset, or "
+            f"prepare it again with --mapper {recipe.mapper.name}"
+        )
+    options = dataset.info.settings.get("mapper_options") or {}
+    return msgspec.structs.replace(recipe, mapper=Part(dataset.mapper_spec["name"], options))
+
+
 def build(
     recipe: Recipe | PathLike = "default",
     out: PathLike = "run",
@@ -357,26 +391,9 @@ def build(
     for key, value in (changes or {}).items():
         changed = changed.change(key, value)
     dataset = open_dataset(data) if data is not None else None
-    kind: type = {"generate": Dataset, "forecast": Field, "complete": Trajectories}[changed.task]
-    if dataset is not None and not isinstance(dataset, kind):
-        what = {
-            "generate": "sequences, such as mobtk data prepare makes",
-            "forecast": "a field: see mobtk data field",
-            "complete": "trajectories: see mobtk data trajectories",
-        }
-        raise BadInput(
-            f"{data} holds something else than the recipe wants, which is to {changed.task} and wants {what[changed.task]}"
-        )
-    if isinstance(dataset, Dataset):
+    if dataset is not None:
         asked = any(key.split(".")[0] == "mapper" for key in changes or {})
-        wanted = registry().find("mapper", changed.mapper.name).full_name
-        if asked and (wanted != dataset.mapper_spec["name"] or changed.mapper.options):
-            raise BadInput(
-                f"dataset {data} was made with {_describe(dataset.mapper_spec)}; leave the mapper to the dataset, or "
-                f"prepare it again with --mapper {changed.mapper.name}"
-            )
-        options = dataset.info.settings.get("mapper_options") or {}
-        changed = msgspec.structs.replace(changed, mapper=Part(dataset.mapper_spec["name"], options))
+        changed = fit_recipe(changed, dataset, own_mapper=asked)
     return Run.create(out, changed, dataset, weeks=weeks, replace=replace)
 
 

@@ -120,8 +120,6 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         BadInput: a pair without ``=``.
     """
-    import tomllib
-
     from mobtk.errors import BadInput
 
     found = {}
@@ -129,11 +127,18 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise BadInput(f"--set {pair!r} is not of the form key=value, such as --set tokenizer.codes=512")
-        try:
-            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key.strip()] = value
+        found[key.strip()] = literal(value)
     return found
+
+
+def literal(value: str) -> Any:
+    """A value as in TOML; what is no TOML is a string."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
