@@ -55,8 +55,8 @@ class Voronoi(SpatialMapper):
         points = np.unique(np.stack([np.asarray(lat, float), np.asarray(lon, float)], 1), axis=0)
         if cells < 2 or levels < 2 or shrink < 2 or cells < shrink ** (levels - 1):
             raise BadInput(
-                f"voronoi wants two levels, each with half of the cells below or fewer, and a cell at least in the last: not "
-                f"cells={cells}, levels={levels}, shrink={shrink}"
+                "voronoi wants two levels or more, each with half of the cells below it or fewer, and one cell in the "
+                f"last at least: not cells={cells}, levels={levels}, shrink={shrink}"
             )
         box = (*points.min(0), *points.max(0))
         finest, _ = _clusters(points, min(cells, len(points)), box, seed)
