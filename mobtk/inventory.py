@@ -1,12 +1,13 @@
 """What is installed, where it lives, what may be chosen of it, and what is wrong with it."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import docstring_parser
 from msgspec import Struct, field
 
-from mobtk.contracts import CONTRACTS
+from mobtk.contracts import CONTRACTS, SpatialMapper
 from mobtk.errors import BadInput, MobtkError
 from mobtk.isolation import watched
 from mobtk.models.assemble import load_part
@@ -109,23 +110,30 @@ def _description(entry: Entry) -> Description:
         found.place = entry.target.partition(":")[0]
         return found
     found.place = place(thing)
-    text = docstring_parser.parse(inspect.getdoc(thing) or "")
-    meanings = {p.arg_name: " ".join((p.description or "").split()) for p in text.params}
-    found.doc = text.description or ""
-    found.contract = next(c.__name__ for c in CONTRACTS[entry.kind] if issubclass(thing, c))
+    makers: list[Any] = (
+        [thing.fit, thing] if issubclass(thing, SpatialMapper) else [thing]
+    )  # which is fitted, and built again
+    found.doc = docstring_parser.parse(inspect.getdoc(thing) or "").description or ""
+    found.options = _options(makers)
+    contract = next(c for c in CONTRACTS[entry.kind] if issubclass(thing, c))
+    found.contract = contract.__name__
     signature = inspect.signature(thing)
     found.built = f"{thing.__name__}({', '.join(_argument(p) for p in signature.parameters.values())})"
-    found.options = [
-        Option(p.name, _annotation(p.annotation), repr(p.default), meanings.get(p.name, ""))
-        for p in signature.parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    ]
-    contract = next(c for c in CONTRACTS[entry.kind] if issubclass(thing, c))
     for name in inspect.get_annotations(contract):
         value = getattr(thing, name, None)
         if isinstance(value, bool | int | str) or (value is None and hasattr(thing, name)):
             found.declares[name] = value
     return found
+
+
+def _options(makers: Sequence[Callable[..., Any]]) -> list[Option]:
+    """What may be chosen of classes or functions, with what their docstrings say of it."""
+    meanings: dict[str, str] = {}
+    for said in (p for make in makers for p in docstring_parser.parse(inspect.getdoc(make) or "").params):
+        for name in said.arg_name.split(","):  # "depth, heads: ..." says it of both
+            meanings.setdefault(name.strip(), " ".join((said.description or "").split()))
+    chosen = {p.name: p for make in makers for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return [Option(p.name, _annotation(p.annotation), repr(p.default), meanings.get(p.name, "")) for p in chosen.values()]
 
 
 def load(entry: Entry) -> Any:

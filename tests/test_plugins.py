@@ -1,11 +1,13 @@
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from mobtk import hookimpl
 from mobtk.errors import MobtkError, UnknownPart
+from mobtk.inventory import describe
 from mobtk.plugins import Loaded, Plugin, loaded, registry
 from mobtk.registry import Registry
 
@@ -209,3 +211,33 @@ def test_an_old_name_is_neither_a_part_nor_of_nothing(old):
         registry.alias("backbone", old, "gru" if old == "gru" else "nothing")
 
     assert "cannot be an old name" in _add(Loaded(), "acme", _module(register)).problem
+
+
+def test_show_tells_where_a_part_lives_and_what_may_be_chosen():
+    (found,) = describe("mamba")
+    assert found.name == "mobtk.mamba" and found.contract == "Backbone" and found.licence == "MIT"
+    file, _, line = found.place.rpartition(":")
+    assert "class Mamba" in Path(file).read_text().splitlines()[int(line)]
+    options = {o.name: o for o in found.options}
+    assert options["depth"].type == "int" and options["depth"].default == "4" and options["depth"].meaning
+    assert found.declares["uses_condition"] is False
+
+
+def test_every_option_of_our_parts_is_documented():
+    bare = [
+        f"{d.name}: {o.name}"
+        for package in ("mobtk", "mstar", "stm3", "trajfm")
+        for d in describe(package)
+        for o in d.options
+        if not o.meaning
+    ]
+    assert bare == []
+
+
+def test_show_of_a_plugin_a_recipe_and_nothing():
+    assert len(describe("trajfm")) > 10
+    (recipe,) = describe("mobtk.tiny")
+    assert "[tokenizer]" in recipe.recipe
+    with pytest.raises(MobtkError, match="no plugin or part is called 'nothing'; plugins are mobtk, "):
+        describe("nothing")
+    assert "mobtk.none" in _mobtk("plugins", "show", "none", cwd=".").stdout
