@@ -241,3 +241,12 @@ def test_show_of_a_plugin_a_recipe_and_nothing():
     with pytest.raises(MobtkError, match="no plugin or part is called 'nothing'; plugins are mobtk, "):
         describe("nothing")
     assert "mobtk.none" in _mobtk("plugins", "show", "none", cwd=".").stdout
+
+
+@pytest.mark.slow
+def test_workers_have_the_files_too(tmp_path):
+    (tmp_path / "own_part.py").write_text(PART.replace("FILE", "own_part"))
+    words = ["compare", "tiny", "--vary", "backbone=mine,mamba", "--seeds", "1", "--weeks", "60", "--match", "none"]
+    done = _mobtk("--plugin", "own_part.py", *words, "--workers", "2", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mine" in done.stdout

@@ -19,6 +19,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from mobtk.errors import BadInput, MobtkError, TryAgain
+from mobtk.plugins import loaded
 from mobtk.storage import new_file, write_text
 
 log = logging.getLogger("mobtk")
@@ -142,7 +143,8 @@ class Workers:
                 return
             from distributed import as_completed
 
-            futures = [self._client.submit(_told, task, job, n, pure=False, retries=2) for n in numbers]
+            files = [p.origin for p in loaded().plugins if p.origin.endswith(".py")]
+            futures = [self._client.submit(_told, files, task, job, n, pure=False, retries=2) for n in numbers]
             try:
                 for future in as_completed(futures):
                     if mistake := future.result():
@@ -157,9 +159,13 @@ class Workers:
                 raise
 
 
-def _told(task: Callable[[Any, int], None], job: Any, number: int) -> MobtkError | None:
-    """Do a task on a worker; a mistake of the user comes back and is not tried again."""
+def _told(files: list[str], task: Callable[[Any, int], None], job: Any, number: int) -> MobtkError | None:
+    """Do a task on a worker, which gets the same single-file plugins; a mistake of the user comes back and is not tried
+    again.
+    """
     try:
+        for file in files:
+            loaded().add_file(file)
         task(job, number)
     except MobtkError as error:
         return error
