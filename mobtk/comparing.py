@@ -4,7 +4,6 @@ import itertools
 import logging
 import re
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import msgspec
 import numpy as np
 import torch
 from msgspec import Struct
+from scipy import stats
 from tqdm import tqdm
 
 from mobtk._version import __version__
@@ -24,10 +24,11 @@ from mobtk.evaluation import evaluate
 from mobtk.explaining import explain
 from mobtk.forecasting import evaluate_forecaster
 from mobtk.generation import generate
+from mobtk.plugins import loaded, registry
 from mobtk.recipe import PARTS, Recipe
 from mobtk.report.figures import axes
 from mobtk.runs import Data, Run, built_in, find_recipe, fit_recipe, identity
-from mobtk.storage import PathLike, new_file, to_json, write_text
+from mobtk.storage import PathLike, fingerprint, new_file, to_json, write_text
 from mobtk.training import train
 
 log = logging.getLogger("mobtk")
@@ -126,19 +127,28 @@ def compare(
         raise BadInput(f"seeds is at least 1, not {seeds}")
     if data is not None and any(key.split(".")[0] == "mapper" for key in vary):
         raise BadInput("the data given have a mapper, so it cannot be varied; leave --data out, or the mapper")
+    if "training.seed" in vary or ("width" in vary and match != "none"):
+        raise BadInput("seeds are varied by --seeds, and widths by --match; to vary the width itself, --match none")
+    folder = Path(out)
+    for path in (folder, data):
+        if path is not None:
+            loaded().add_beside(path)
+    for kind in set(vary) & set(PARTS):
+        for name in vary[kind]:
+            registry().find(kind, str(name))  # a misspelt one is no invalid combination
     base = find_recipe(recipe)
     for key, value in (changes or {}).items():
         base = base.change(key, value)
-    folder = Path(out)
     given = open_dataset(data) if data is not None else None
     if given is not None:
         base = fit_recipe(base, given)
     plan = {
         "recipe": base.dumps(), "vary": {k: list(v) for k, v in vary.items()}, "match": match, "seeds": seeds,
-        "data": identity(given) if given is not None else weeks, "mobtk": __version__,
+        "data": identity(given) if given is not None else weeks, "mobtk": __version__, "plugins": _plugins(),
     }  # fmt: skip
-    _keep(folder, plan)
+    _refuse_other(folder, plan)
     cases, left_out, places = _cases(folder, base, vary, match, given, weeks)
+    write_text(folder / "plan.json", to_json(plan))
     threads = max(1, (torch.get_num_threads() or 1) // workers) if workers > 1 else None
     job = _Job(str(folder), places, cases, seeds, device, threads)
     with Workers(workers, scheduler) as many:
@@ -149,16 +159,26 @@ def compare(
     return result
 
 
-def _keep(folder: Path, plan: dict[str, Any]) -> None:
-    """Begin a comparison, or go on with the same one."""
-    file, written = folder / "plan.json", to_json(plan)
+def _plugins() -> dict[str, str]:
+    """What is installed, and of single files what they hold: results of other code are not mixed with these."""
+    return {
+        p.name: f"{p.origin} {fingerprint(Path(p.origin))}" if p.of_file else p.origin
+        for p in loaded().plugins
+        if not p.problem
+    }
+
+
+def _refuse_other(folder: Path, plan: dict[str, Any]) -> None:
+    """Go on with the same comparison only."""
+    file = folder / "plan.json"
     if file.is_file():
-        if file.read_text(encoding="utf-8") != written:
-            raise BadInput(f"{folder} holds another comparison; give this one another folder with -o")
-    elif folder.exists() and any(folder.iterdir()):
+        kept = msgspec.json.decode(file.read_bytes())
+        if other := [key for key, value in msgspec.json.decode(to_json(plan)).items() if kept.get(key) != value]:
+            raise BadInput(
+                f"{folder} holds another comparison (see {', '.join(other)}); give this one another folder with -o"
+            )
+    elif folder.exists() and any(f.name not in ("data", "cases.json") for f in folder.iterdir()):
         raise BadInput(f"{folder} holds other things than a comparison; choose another folder with -o")
-    else:
-        write_text(file, written)
 
 
 def _cases(
@@ -166,24 +186,26 @@ def _cases(
 ) -> tuple[list[Case], list[dict[str, str]], dict[str, str]]:
     """The valid combinations at their widths, what is left out and why, and where the data of each mapper are."""
     file = folder / "cases.json"
-    if file.is_file():
+    if file.is_file() and (folder / "plan.json").is_file():
         kept = msgspec.json.decode(file.read_bytes())
-        return msgspec.convert(kept["cases"], list[Case]), kept["left_out"], kept["data"]
+        places = {key: str(given.path.resolve()) for key in kept["data"]} if given is not None else kept["data"]
+        return msgspec.convert(kept["cases"], list[Case]), kept["left_out"], places
     found: list[Case] = []
     left_out: list[dict[str, str]] = []
-    places: dict[str, str] = {}
+    places = {}
     budget: int | None = None
     for values in tqdm(list(itertools.product(*vary.values())), desc="sizes", delay=2, leave=False, unit="combination"):
         choice = dict(zip(vary, values, strict=True))
         try:
             recipe = _chosen(base, choice)
             dataset = given or _data(folder, recipe, weeks, places)
-            places.setdefault(recipe.mapper.name, str(dataset.path.resolve()))
+            places.setdefault(_map(recipe), str(dataset.path.resolve()))
             case = _at_width(choice, recipe, dataset, recipe.width)
             if match != "none" and budget is not None:
                 case = _matched(choice, recipe, dataset, match, budget, case)
-        except MobtkError as error:
-            left_out.append({"choice": Case(choice, "", 0, 0, 0).name, "why": str(error)})
+        except Exception as error:  # parts of others may raise anything
+            why = str(error) if isinstance(error, MobtkError) else f"{type(error).__name__}: {error}"
+            left_out.append({"choice": Case(choice, "", 0, 0, 0).name, "why": why})
             continue
         budget = budget if budget is not None else _size(case, match)
         found.append(case)
@@ -202,11 +224,16 @@ def _chosen(base: Recipe, choice: Mapping[str, Any]) -> Recipe:
     return base
 
 
+def _map(recipe: Recipe) -> str:
+    """What tells the maps of recipes apart."""
+    return to_json(msgspec.to_builtins(recipe.mapper)) if recipe.task == "generate" else ""
+
+
 def _data(folder: Path, recipe: Recipe, weeks: int, places: Mapping[str, str]) -> Data:
-    """The built-in data of a task, once for each mapper."""
-    if known := places.get(recipe.mapper.name):
+    """The built-in data of a task, once for each map."""
+    if known := places.get(_map(recipe)):
         return open_dataset(known)
-    here = folder / "data" / recipe.mapper.name
+    here = folder / "data" / str(len(places))
     return open_dataset(here / "data") if (here / "data" / "dataset.toml").is_file() else built_in(here, recipe, weeks)
 
 
@@ -252,8 +279,9 @@ def _matched(choice: dict[str, Any], recipe: Recipe, dataset: Data, match: str, 
 
 def _one(job: _Job, number: int) -> None:
     """Train and score one combination with one seed, unless that is done."""
-    case, seed = job.cases[number // job.seeds], number % job.seeds
-    name = f"{re.sub('[^A-Za-z0-9.]+', '-', case.name)}-{seed}"
+    index, seed = divmod(number, job.seeds)
+    case = job.cases[index]
+    name = f"{index}-{re.sub('[^A-Za-z0-9.]+', '-', case.name)}-{seed}"
     folder = Path(job.folder)
     file = folder / "scores" / f"{name}.json"
     if file.is_file():
@@ -262,13 +290,10 @@ def _one(job: _Job, number: int) -> None:
         torch.set_num_threads(job.threads)
     recipe = Recipe.loads(case.recipe).change("training.seed", seed)
     path = folder / "runs" / name
-    run = Run(path) if path.exists() else Run.create(path, recipe, open_dataset(job.data[recipe.mapper.name]))
-    started = time.process_time()
+    run = Run(path) if path.exists() else Run.create(path, recipe, open_dataset(job.data[_map(recipe)]))
     train(run, resume=(path / "state").exists(), device=job.device)
     log.info("%s, seed %d: trained", case.name, seed)
-    score = _score(run, job.device)
-    seconds = time.process_time() - started
-    write_text(file, to_json({"case": case.name, "seed": seed, "seconds": round(seconds, 1), **score}))
+    write_text(file, to_json({"case": index, "seed": seed, **_score(run, job.device)}))
 
 
 def _score(run: Run, device: str) -> dict[str, Any]:
@@ -292,33 +317,28 @@ def _score(run: Run, device: str) -> dict[str, Any]:
 def _result(
     folder: Path, cases: list[Case], seeds: int, left_out: list[dict[str, str]], plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    by_case: dict[str, list[dict[str, Any]]] = {case.name: [] for case in cases}
+    by_case: list[list[dict[str, Any]]] = [[] for _ in cases]
     for file in sorted((folder / "scores").glob("*.json")):
         score = msgspec.json.decode(file.read_bytes())
         by_case[score["case"]].append(score)
     rows: list[dict[str, Any]] = []
-    for case in cases:
-        own = sorted(by_case[case.name], key=lambda s: s["seed"])
+    for case, scores in zip(cases, by_case, strict=True):
+        own = sorted(scores, key=lambda s: s["seed"])
         values = [s["sources"]["model"] for s in own]
         rows.append({
             "choice": case.choice, "width": case.width, "parameters": case.parameters, "flop": case.flop,
-            "seconds": float(np.mean([s["seconds"] for s in own])), "scores": values,
+            "scores": values, "beside": {name: float(np.mean([s["sources"][name] for s in own]))
+                                         for name in own[0]["sources"] if name != "model"},
             "mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         })  # fmt: skip
-    rows.sort(key=lambda row: float(row["mean"]))
-    others: dict[str, list[float]] = {}
-    for scores in by_case.values():
-        for score in scores:
-            for name, value in score["sources"].items():
-                if name != "model":
-                    others.setdefault(name, []).append(value)
+    rows.sort(key=lambda row: (not np.isfinite(row["mean"]), row["mean"]))
     task = Recipe.loads(cases[0].recipe).task
     return {
         "measure": MEASURE[task],
         "match": plan["match"],
         "seeds": seeds,
         "rows": rows,
-        "beside": {name: float(np.mean(values)) for name, values in others.items()},
+        "beside": rows[0]["beside"] if len({_map(Recipe.loads(case.recipe)) for case in cases}) == 1 else {},
         "left_out": left_out,
         "verdict": _verdict(rows, plan["match"]),
         "plan": dict(plan),
@@ -329,20 +349,25 @@ def _verdict(rows: list[dict[str, Any]], match: str) -> str:
     def name(row: Mapping[str, Any]) -> str:
         return ", ".join(f"{k}={v}" for k, v in row["choice"].items())
 
+    if not np.isfinite(rows[-1]["mean"]):
+        broken = [name(row) for row in rows if not np.isfinite(row["mean"])]
+        rows = [row for row in rows if np.isfinite(row["mean"])]
+        return f"{'; '.join(broken)} came to nothing (its score is no number)" + (
+            f"; {_verdict(rows, match)}" if rows else ""
+        )
     if len(rows) == 1:
         return f"there is one valid combination only, {name(rows[0])}"
     best, second = rows[:2]
     if best["std"] is None or second["std"] is None:
         verdict = f"{name(best)} is the lowest, with one seed, which says nothing of how sure that is"
     else:
-        n = len(best["scores"])
-        error = float(np.sqrt((best["std"] ** 2 + second["std"] ** 2) / n))
-        gap = second["mean"] - best["mean"]
-        sure = gap > 2 * error
-        verdict = f"{name(best)} is the lowest; {name(second)} comes next, {gap:.3g} above, " + (
-            f"more than seeds explain (twice the standard error is {2 * error:.2g})" if sure
-            else f"which may be chance (twice the standard error is {2 * error:.2g})"
-        )  # fmt: skip
+        chance = float(stats.ttest_ind(best["scores"], second["scores"], equal_var=False).pvalue)
+        pairs = len(rows) - 1  # the best was chosen among so many
+        gap, told = second["mean"] - best["mean"], "seeds do not explain" if chance * pairs < 0.05 else "may be chance"
+        verdict = (
+            f"{name(best)} is the lowest; {name(second)} comes next, {gap:.3g} above, which {told} "
+            f"(Welch's t: p = {chance:.2g}, to be read against .05 / {pairs})"
+        )
     size = "flop" if match == "compute" else "parameters"
     sizes = [row[size] for row in rows]
     if match != "none" and max(sizes) > (1 + FAR) * min(sizes):
@@ -353,23 +378,28 @@ def _verdict(rows: list[dict[str, Any]], match: str) -> str:
 def table(result: Mapping[str, Any]) -> str:
     """A comparison as text."""
     keys = list(result["rows"][0]["choice"])
-    lines = [[*keys, "width", "parameters", "MFLOP a pass", "core-s", "score", "±"]]
+    floor = ["floor"] if _floors(result) else []
+    lines = [[*keys, "width", "parameters", "MFLOP a pass", "score", "±", *floor]]
     for row in result["rows"]:
         std = "-" if row["std"] is None else f"{row['std']:.2g}"
         lines.append([*(str(row["choice"][k]) for k in keys), str(row["width"]), f"{row['parameters']:,}",
-                      f"{row['flop'] / 1e6:.3g}", f"{row['seconds']:.0f}", f"{row['mean']:.4g}", std])  # fmt: skip
+                      f"{row['flop'] / 1e6:.3g}", f"{row['mean']:.4g}", std,
+                      *(f"{row['beside'][name]:.4g}" for name in floor)])  # fmt: skip
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     shown = []
     for line in lines:
         words = enumerate(zip(line, widths, strict=True))
         shown.append("  ".join(w.ljust(n) if i < len(keys) else w.rjust(n) for i, (w, n) in words))
-    shown += [f"beside: {', '.join(f'{name} {value:.4g}' for name, value in sorted(result['beside'].items(), key=_second))}"]
+    if result["beside"]:
+        others = sorted(result["beside"].items(), key=lambda pair: pair[1])
+        shown.append(f"beside: {', '.join(f'{name} {value:.4g}' for name, value in others)}")
     shown += [f"left out: {case['choice']}: {case['why']}" for case in result["left_out"]]
     return "\n".join([f"{result['measure']} (lower is better), {result['seeds']} seeds", "", *shown, "", result["verdict"]])
 
 
-def _second(pair: tuple[str, float]) -> float:
-    return pair[1]
+def _floors(result: Mapping[str, Any]) -> bool:
+    """Whether each row has a floor of its own: where maps differ, so do the data."""
+    return not result["beside"] and all("floor" in row["beside"] for row in result["rows"])
 
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -1,6 +1,7 @@
 """The dataflow of an assembled model: what each box is given and gives, who supplied it, and what it costs."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +12,12 @@ import numpy as np
 import torch
 from msgspec import Struct, field
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mobtk.backbones.selective_scan import counted
 from mobtk.data.trajectories import Trajectories
+from mobtk.errors import BadInput
 from mobtk.models.completer import Completer
 from mobtk.models.forecaster import Forecaster
 from mobtk.models.generator import Generator
@@ -39,7 +43,7 @@ class Box(Struct):
         part: full name of the part, where it is one.
         plugin: where that came from.
         parameters: numbers that are learned in it.
-        flop: floating-point operations of its matrix products, in one pass over everything.
+        flop: floating-point operations of its matrix products and scans, in one pass over everything.
         state: bytes that it keeps while it generates.
     """
 
@@ -84,6 +88,10 @@ def explain(what: Run | PathLike, *, data: PathLike | None = None, changes: Mapp
         BadInput, PartMismatch, UnknownPart: as :func:`mobtk.build` does.
     """
     if isinstance(what, Run) or (Path(what) / "recipe.toml").is_file():
+        if data is not None or changes:
+            raise BadInput(
+                f"{what} is a run, whose data and settings are made; leave --data and --set out, or name a recipe"
+            )
         return _of_run(what if isinstance(what, Run) else Run(what), str(what if not isinstance(what, Run) else what.path))
     with tempfile.TemporaryDirectory() as folder:
         run = build(what, Path(folder) / "run", data=data, weeks=EXAMPLES, changes=changes)
@@ -116,7 +124,8 @@ def _generator(run: Run) -> Dataflow:
         boxes.append(Box("traits", f"What is known of a person becomes a condition: {names}", _shape(traits), _shape(cond),
                          parameters=_size(model.traits), flop=flop))  # fmt: skip
         aside["traits"] = "inputs"
-    (x, cond), flop = _measured(model.inputs, tokens, traits)
+    x, cond = model.inputs(tokens, traits)
+    _, flop = _measured(tokenizer.inputs, tokens)
     read = _size(tokenizer, ("codec", "head"))
     boxes.append(Box("inputs", "What the backbone reads for each token: what is known before its group is decided",
                      _shape(tokens), _shape(x), parameters=read, flop=flop))  # fmt: skip
@@ -226,16 +235,21 @@ def _backbone(run: Run, backbone: nn.Module, x: Tensor, schedule: Schedule, cond
 
 def _box(run: Run, kind: str, given: str, gives: str, module: nn.Module | None = None, flop: int = 0) -> Box:
     entry = registry().find(kind, getattr(run.recipe, kind).name)
-    origin = next(p.origin for p in loaded().plugins if p.name == entry.package)
+    origin = next(p.origin for p in loaded().plugins if p.name == entry.package and p.problem is None)
     return Box(kind, entry.summary, given, gives, entry.full_name, origin, 0 if module is None else _size(module), flop)
 
 
 def _measured(call: Callable[..., Any], *given: Any) -> tuple[Any, int]:
-    """What a call gives, and the operations of its matrix products."""
+    """What a call gives, and the operations of its matrix products, convolutions and selective scans.
+
+    Attention and recurrent layers are taken apart for it: the counter sees no fused kernel.
+    """
     counter = FlopCounterMode(display=False)
-    with counter:
-        result = call(*given)
-    return result, counter.get_total_flops()
+    with warnings.catch_warnings(), counter, counted() as scans, sdpa_kernel(SDPBackend.MATH):
+        warnings.simplefilter("ignore")  # torch's own, of kernels for Intel's GPUs
+        with torch.backends.mkldnn.flags(enabled=False):
+            result = call(*given)
+    return result, counter.get_total_flops() + sum(scans)
 
 
 def _size(module: nn.Module, but: Collection[str] = ()) -> int:

@@ -9,11 +9,10 @@ from msgspec import Struct, field
 
 from mobtk.contracts import CONTRACTS, SpatialMapper
 from mobtk.errors import BadInput, MobtkError
-from mobtk.isolation import watched
-from mobtk.models.assemble import load_part
+from mobtk.models.assemble import check, load_part
 from mobtk.plugins import Plugin, loaded, own_trace, registry
 from mobtk.recipe import Recipe
-from mobtk.registry import Entry
+from mobtk.registry import BUILT_IN, Entry
 
 
 class Option(Struct):
@@ -47,6 +46,7 @@ class Description(Struct):
         options: what may be chosen.
         declares: what a part declares, by name.
         recipe: a recipe, as TOML.
+        problem: why it does not load, where it does not.
     """
 
     kind: str
@@ -62,6 +62,7 @@ class Description(Struct):
     options: list[Option] = field(default_factory=list)
     declares: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
+    problem: str = ""
 
 
 class Fault(Struct):
@@ -97,11 +98,15 @@ def describe(name: str) -> list[Description]:
 
 
 def _description(entry: Entry) -> Description:
-    plugin = next(p for p in loaded().plugins if p.name == entry.package)
+    plugin = next(p for p in loaded().plugins if p.name == entry.package and p.problem is None)
     found = Description(
         entry.kind, entry.full_name, entry.summary, plugin.origin, plugin.licence, entry.target
     )  # fmt: skip
-    thing = load(entry)
+    try:
+        thing = load(entry)
+    except MobtkError as error:
+        found.problem = str(error)
+        return found
     if isinstance(thing, Recipe):
         found.doc, found.recipe = thing.source, thing.dumps()
     elif hasattr(thing, "question"):
@@ -145,9 +150,12 @@ def load(entry: Entry) -> Any:
     if entry.kind in CONTRACTS:
         return load_part(entry.kind, entry.full_name)
     try:
-        return entry.load()
+        thing = entry.load()
     except Exception as error:  # a plugin may raise anything at import
         raise MobtkError(f"{entry.kind} {entry.full_name!r} does not load: {type(error).__name__}: {error}") from error
+    if entry.kind == "recipe" and not isinstance(thing, Recipe):
+        raise MobtkError(f"recipe {entry.full_name!r} ({entry.target}) is no mobtk.recipe.Recipe")
+    return thing
 
 
 def place(thing: type) -> str:
@@ -176,13 +184,14 @@ def faults() -> list[Fault]:
             found.append(Fault(_of(plugin), plugin.problem, plugin.trace))
         found += [Fault(_of(plugin), f"its import {note}", serious=False) for note in plugin.notes]
     for entry in registry():
-        with watched() as notes:
-            try:
-                load(entry)
-            except MobtkError as error:
-                found.append(Fault(f"{entry.kind} {entry.full_name}", str(error), own_trace(error.__cause__ or error)))
-        if entry.package != "mobtk":
-            found += [Fault(f"{entry.kind} {entry.full_name}", f"its import {note}", serious=False) for note in notes]
+        what = f"{entry.kind} {entry.full_name}"
+        try:
+            thing = load(entry)
+            if isinstance(thing, Recipe):
+                check(thing)
+        except MobtkError as error:
+            found.append(Fault(what, str(error), own_trace(error.__cause__) if error.__cause__ else ""))
+        found += [Fault(what, f"its import {note}", serious=False) for note in entry.notes if entry.package != BUILT_IN]
     return found
 
 

@@ -19,12 +19,13 @@ A single file is a plugin, too: named by ``--plugin``, or in a folder ``mobtk_pl
 
 import ast
 import importlib.util
+import inspect
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageMetadata, entry_points
 from pathlib import Path
@@ -62,6 +63,9 @@ class Hooks:
         """Add parts and recipes to ``registry`` (as strings: nothing heavy is imported here)."""
 
 
+HOOK = Hooks.mobtk_register.__name__
+
+
 @dataclass
 class Plugin:
     """What became of one plugin.
@@ -87,6 +91,11 @@ class Plugin:
     trace: str = ""
     notes: list[str] = field(default_factory=list)
     parts: int = 0
+
+    @property
+    def of_file(self) -> bool:
+        """Whether it is a single file."""
+        return self.origin.endswith(".py")
 
 
 class Loaded:
@@ -118,8 +127,10 @@ class Loaded:
             plugin.problem = f"{type(error).__name__}: {first_line(error)}"
             plugin.trace = own_trace(error)
         plugin.seconds = time.perf_counter() - started
-        if plugin.seconds > SLOW:
-            plugin.notes.append(f"takes {plugin.seconds:.1f} s to import; import what is heavy where the parts are")
+        if plugin.seconds > SLOW and not plugin.of_file:
+            plugin.notes.append(
+                f"takes {plugin.seconds:.1f} s; what is heavy is better imported by the modules of the parts"
+            )
         self.plugins.append(plugin)
         if plugin.problem:
             message = f"plugin {plugin.name!r} ({plugin.origin}) was skipped: {plugin.problem}"
@@ -138,6 +149,10 @@ class Loaded:
             raise MobtkError(f"plugin {path}: no such file; give the path of a Python file with a mobtk_register hook")
         if any(p.origin == str(file.resolve()) for p in self.plugins):
             return
+        if not file.stem.isidentifier():
+            raise MobtkError(
+                f"plugin {path}: {file.stem!r} is no name of a module; name the file with letters, digits and _"
+            )
         taken = importlib.util.find_spec(file.stem)
         if taken is not None and taken.origin != str(file.resolve()):
             raise MobtkError(f"plugin {path}: another module is called {file.stem!r}; rename the file")
@@ -150,7 +165,21 @@ class Loaded:
         for file in sorted((Path(path).resolve().parent / FOLDER).glob("[!_.]*.py")):
             if (only is None or file.stem in only) and not any(p.origin == str(file) for p in self.plugins):
                 log.info("plugin %s", file)
-                self.add_file(file)
+                try:
+                    self.add_file(file)
+                except MobtkError as error:
+                    log.warning("%s; it is skipped", error)
+
+    def refuse_skipped(self, files: Iterable[str | os.PathLike[str]]) -> None:
+        """Refuse to go on without plugin files that were asked for.
+
+        Raises:
+            MobtkError: one of them was skipped.
+        """
+        asked = {str(Path(file).resolve()) for file in files}
+        for plugin in self.plugins:
+            if plugin.problem and plugin.origin in asked:
+                raise MobtkError(f"plugin {plugin.origin} was asked for and does not load; see mobtk plugins doctor")
 
     def offered(self, name: str) -> bool:
         """Whether a plugin of this name is loaded."""
@@ -160,7 +189,7 @@ class Loaded:
 def own_trace(error: BaseException) -> str:
     """The stack of an error from where it enters foreign code."""
     here = str(Path(__file__).parent)
-    skipped = ("importlib", "<frozen", here, os.sep + "pluggy" + os.sep)
+    skipped = ("importlib", "<frozen", here, os.sep + "pluggy" + os.sep, ast.__file__)
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not any(s in f.filename for s in skipped)]
     return "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error)) if own else ""
@@ -183,7 +212,8 @@ def _check_needs(point: EntryPoint) -> None:
             from packaging.requirements import Requirement
 
             needs = Requirement(line)
-            if needs.name == GROUP and needs.marker is None and not needs.specifier.contains(__version__, prereleases=True):
+            applies = needs.name == GROUP and (needs.marker is None or needs.marker.evaluate({"extra": ""}))
+            if applies and not needs.specifier.contains(__version__, prereleases=True):
                 raise ValueError(
                     f"it wants mobtk {needs.specifier}, and this is mobtk {__version__}; install another of either"
                 )
@@ -194,12 +224,10 @@ def _check_needs(point: EntryPoint) -> None:
 def _check_api(file: Path) -> None:
     """Refuse a module that states an API number that is not ours."""
     for line in ast.parse(file.read_bytes(), str(file)).body:
-        if (
-            isinstance(line, ast.Assign)
-            and any(isinstance(t, ast.Name) and t.id == "MOBTK_API_VERSION" for t in line.targets)
-            and isinstance(line.value, ast.Constant)
-        ):
-            _check_number(line.value.value)
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else []
+        named = any(isinstance(t, ast.Name) and t.id == "MOBTK_API_VERSION" for t in targets)
+        if named and isinstance(value := getattr(line, "value", None), ast.Constant):
+            _check_number(value.value)
 
 
 def _check_number(wanted: Any) -> None:
@@ -229,9 +257,17 @@ def _source(module: str) -> Path | None:
 def _collect(name: str, module: Any) -> Registry:
     """The parts a plugin module registers, held apart until all of them are known to be good."""
     _check_number(getattr(module, "MOBTK_API_VERSION", API_VERSION))
+    hook = getattr(module, HOOK, None)
+    if hook is not None and list(inspect.signature(hook).parameters)[:1] != ["registry"]:
+        raise ValueError(
+            f"its {HOOK}{inspect.signature(hook)} does not take `registry`; a hook's arguments go by their names"
+        )
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(Hooks)
     manager.register(module)
+    for own in list(vars(module)):
+        if own.startswith("mobtk_") and own != HOOK and manager.parse_hookimpl_opts(module, own):
+            raise ValueError(f"there is no hook {own!r}; did you mean {HOOK!r}?")
     manager.check_pending()
     if not manager.hook.mobtk_register.get_hookimpls():
         raise ValueError("it has no mobtk_register hook (decorate it with @mobtk.hookimpl)")
@@ -272,7 +308,9 @@ def loaded() -> Loaded:
     if _loaded is None:
         fresh = Loaded()
         for point in _discover():
-            origin = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+            origin = (
+                f"{point.dist.name} {point.dist.version}" if point.dist and point.dist.name else f"unknown, {point.value}"
+            )
             plugin = Plugin(point.name, origin, point.value, _licence(point.dist.metadata) if point.dist else "")
             fresh.add(plugin, point.load, lambda point=point: _check_needs(point))  # type: ignore[misc]
         _loaded = fresh

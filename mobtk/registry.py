@@ -3,18 +3,21 @@
 import difflib
 import importlib
 import logging
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mobtk.errors import UnknownPart
+from mobtk.isolation import watched
 
 log = logging.getLogger("mobtk")
 
+BUILT_IN = "mobtk"
 KINDS = ("mapper", "tokenizer", "backbone", "router", "mixer", "mask", "recipe", "experiment")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Entry:
     """One registered part or recipe.
 
@@ -24,6 +27,7 @@ class Entry:
         package: the entry point it came by, such as ``mobtk``.
         target: ``module:object``, imported only when asked for.
         summary: one line for listings.
+        notes: what its import did that it should leave, if it was the first to import its module.
     """
 
     kind: str
@@ -31,6 +35,7 @@ class Entry:
     package: str
     target: str
     summary: str
+    notes: list[str] = field(default_factory=list, compare=False)
 
     @property
     def full_name(self) -> str:
@@ -40,7 +45,13 @@ class Entry:
     def load(self) -> Any:
         """Import the object."""
         module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        if module not in sys.modules:
+            try:
+                with watched() as self.notes:
+                    importlib.import_module(module)
+            except SystemExit as error:
+                raise ImportError(f"{module} ends the program: {error}") from error
+        return getattr(sys.modules[module], attribute)
 
 
 class Registry:
@@ -130,6 +141,8 @@ class Registry:
     def find(self, kind: str, name: str) -> Entry:
         """The entry of a short or full name.
 
+        A built-in part keeps its short name whatever is installed beside it, so that no plugin changes what a recipe means.
+
         Raises:
             UnknownPart: there is none, or several packages use the short name.
         """
@@ -141,8 +154,9 @@ class Registry:
             for new in renamed:
                 log.info("%s %r is now called %r", kind, name, new)
             found = [self._entries[kind, new] for new in sorted(renamed)]
-        if len(found) == 1:
-            return found[0]
+        own = [e for e in found if e.package == BUILT_IN]
+        if len(own or found) == 1:
+            return (own or found)[0]
         if found:
             raise UnknownPart(
                 f"{kind} {name!r} is offered by several plugins; say which: {', '.join(e.full_name for e in found)}"

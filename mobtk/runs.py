@@ -11,9 +11,13 @@ results/*.json         scores, with the cards of their metrics
 
 import copy
 import json
+import logging
 import os
 import platform
-from collections.abc import Mapping
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +46,8 @@ from mobtk.models.scaling import slots
 from mobtk.plugins import loaded, registry
 from mobtk.recipe import PARTS_OF_TASK, Part, Recipe
 from mobtk.storage import PathLike, new_file, new_folder, to_json, write_text
+
+log = logging.getLogger("mobtk")
 
 Data = Dataset | Field | Trajectories
 
@@ -85,18 +91,28 @@ class Run:
         return f"Run({str(self.path)!r}, {parts})"
 
     def _check_plugins(self) -> None:
-        """Say which plugins are missing that the run was made with, and how to get them."""
-        for name in sorted({p.name.rpartition(".")[0] for p in self.recipe.parts()} - {""}):
-            if not loaded().offered(name):
-                try:
-                    made = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["plugins"][name]
-                except (OSError, ValueError, KeyError):
-                    made = "of which nothing is known"
-                file = made.endswith(".py")
-                how = (
-                    f"give it with: mobtk --plugin {made}" if file else f"install it: pip install {made.replace(' ', '==')}"
-                )
-                raise BadInput(f"run {self.path} was made with plugin {name!r} ({made}), which is not loaded; {how}")
+        """Say which plugins are missing that the run was made with, and how to get them; or that they are others now."""
+        for name in sorted({p.name.rpartition(".")[0] for p in self.recipe.parts()} - {"", "mobtk"}):
+            try:
+                made = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["plugins"][name]
+            except (OSError, ValueError, KeyError):
+                made = ""
+            now = next((p.origin for p in loaded().plugins if p.name == name and not p.problem), None)
+            if now is None:
+                skipped = next((p for p in loaded().plugins if p.name == name), None)
+                how = "install it"
+                if skipped:
+                    how = f"it was skipped: {skipped.problem}"
+                elif os.environ.get("MOBTK_PLUGINS") is not None:
+                    how = "name it in MOBTK_PLUGINS, or unset that"
+                elif made.endswith(".py"):
+                    how = f"give it with: mobtk --plugin {shlex.quote(made)}"
+                elif made.count(" ") == 1:
+                    how = f"install it: pip install {made.replace(' ', '==')}"
+                known = f" ({made})" if made else ""
+                raise BadInput(f"{self.path} was made with plugin {name!r}{known}, which is not loaded; {how}")
+            if made and now.split()[0] != made.split()[0]:
+                log.warning("%s was made with plugin %r of %s, and now that is of %s", self.path, name, made, now)
 
     @classmethod
     def create(
@@ -172,7 +188,7 @@ class Run:
             raise BadInput(
                 f"dataset {dataset.path} was prepared again since run {self.path} was built for it; build the run again"
             )
-        if dataset.mapper_spec != self.data["mapper"]:
+        if _resolved(dataset.mapper_spec) != _resolved(self.data["mapper"]):
             raise BadInput(
                 f"dataset {dataset.path} was made with mapper {_describe(dataset.mapper_spec)}, the model of run "
                 f"{self.path} with {_describe(self.data['mapper'])}; prepare the data with the model's mapper, or build "
@@ -254,6 +270,8 @@ def built_in(folder: Path, recipe: Recipe, weeks: int) -> Data:
     if recipe.task == "complete":
         return make_walks(folder / "data", n=weeks)
     if recipe.task == "forecast":
+        if (folder / "people").exists():  # of a try that was interrupted
+            shutil.rmtree(folder / "people")
         people = prepare_city(folder / "people", weeks=weeks)
         return make_field(people.path, folder / "data", graph="nearest", name=f"flows of {people.info.name}")
     return prepare_city(folder / "data", weeks=weeks, mapper=recipe.mapper.name, mapper_options=recipe.mapper.options)
@@ -266,7 +284,11 @@ def _fitted(recipe: Recipe, dataset: Data) -> tuple[Generator | Forecaster | Com
     if isinstance(dataset, Trajectories):
         return _fitted_completer(recipe, dataset)
     info = dataset.info
-    return assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes), {
+    model = assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes)
+    with _tried(model):
+        tokens = model.tokenizer.encode(torch.zeros(1, info.steps, dtype=torch.long))
+        model.loss(tokens, torch.zeros(1, len(recipe.traits), dtype=torch.long) if recipe.traits else None)
+    return model, {
         "steps": info.steps,
         "steps_per_day": info.steps_per_day,
         "trait_sizes": info.trait_sizes,
@@ -284,6 +306,9 @@ def _fitted_forecaster(recipe: Recipe, field: Field, fit: bool = True) -> tuple[
     model = assemble_forecaster(recipe, places, nodes, channels, None if graph is None else torch.from_numpy(graph))
     if fit:
         model.scaler.fit(field)
+        with _tried(model):
+            steps = settings.history + settings.horizon
+            model(torch.zeros(1, settings.history, nodes, channels), torch.zeros(1, steps, dtype=torch.long))
     return model, {
         "nodes": field.nodes["name"].astype(str).tolist(),
         "channels": list(field.info.channels),
@@ -300,7 +325,22 @@ def _fitted_completer(recipe: Recipe, data: Trajectories) -> tuple[Completer, di
     model = assemble_completer(recipe)
     origin = (centre[0], centre[1]) if recipe.complete.origin == "centre" else None
     model.tokenizer.fit(collate(some, [nothing_hidden(len(t)) for t in some], data.info.timezone, origin=origin))
+    with _tried(model):
+        shown, patch = nothing_hidden(len(some[0])), model.tokenizer.patch
+        model.loss(collate(some[:1], [shown], data.info.timezone, multiple=patch, origin=origin), onward=True)
     return model, {"centre": centre, **identity(data)}
+
+
+@contextmanager
+def _tried(model: torch.nn.Module) -> Iterator[None]:
+    """One pass of a fresh model: what would fail in training fails before anything is written."""
+    model.eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            yield
+        except Exception as error:
+            error.add_note("while the model was tried, before anything is written or trained")
+            raise
 
 
 def identity(data: Data) -> dict[str, Any]:
@@ -309,6 +349,11 @@ def identity(data: Data) -> dict[str, Any]:
     if isinstance(info, Info | TrajectoriesInfo):
         return {"sha256": info.sha256}
     return {"sha256": info.sha256, "graph_sha256": info.graph_sha256, "start": info.start, "cuts": list(info.cuts)}
+
+
+def _resolved(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapper by the name that its part has now."""
+    return {**spec, "name": registry().find("mapper", spec["name"]).full_name}
 
 
 def _describe(spec: Mapping[str, Any]) -> str:
@@ -324,7 +369,9 @@ def find_recipe(recipe: Recipe | PathLike) -> Recipe:
         if not Path(recipe).is_file():
             raise BadInput(f"recipe {recipe} is not a file")
         return Recipe.load(recipe)
-    found: Recipe = registry().find("recipe", str(recipe)).load()
+    found = registry().find("recipe", str(recipe)).load()
+    if not isinstance(found, Recipe):
+        raise BadInput(f"recipe {recipe!r} is registered by its plugin and is none")
     return found
 
 
@@ -353,7 +400,7 @@ def fit_recipe(recipe: Recipe, dataset: Data, *, own_mapper: bool = False) -> Re
     if not isinstance(dataset, Dataset):
         return recipe
     wanted = registry().find("mapper", recipe.mapper.name).full_name
-    if own_mapper and (wanted != dataset.mapper_spec["name"] or recipe.mapper.options):
+    if own_mapper and (wanted != _resolved(dataset.mapper_spec)["name"] or recipe.mapper.options):
         raise BadInput(
             f"dataset {dataset.path} was made with {_describe(dataset.mapper_spec)}; leave the mapper to the dataset, or "
             f"prepare it again with --mapper {recipe.mapper.name}"

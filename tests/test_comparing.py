@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -55,6 +56,46 @@ def test_a_folder_of_another_comparison_is_refused(compared, tmp_path):
         mobtk.compare("tiny", VARY, out=tmp_path, weeks=200)
 
 
+def test_maps_that_differ_have_data_and_a_floor_of_their_own(tmp_path):
+    vary = {"mapper.size": [1000.0, 3000.0]}
+    changes = {**QUICK, "tokenizer": "cells"}
+    result = mobtk.compare("tiny", vary, match="none", seeds=1, out=tmp_path / "out", weeks=200, changes=changes)
+    one, other = result["rows"]
+    assert one["beside"]["floor"] != other["beside"]["floor"] and one["parameters"] != other["parameters"]
+    assert "floor" in comparing.table(result).splitlines()[2] and not result["beside"]
+
+
+def test_lists_may_be_varied_and_a_mistake_does_not_keep_the_folder(tmp_path):
+    words = ["compare", "tiny", "--weeks", "60", "--seeds", "1", "--match", "none", "-o", str(tmp_path / "out")]
+    quick = [f"--set={k}={v}" for k, v in QUICK.items()]
+    wrong = CliRunner().invoke(cli, [*words, *quick, "--vary", "tokenizer.lengths=[[0],[7,1]]"])
+    assert "no combination is valid" in str(wrong.exception)
+    right = CliRunner().invoke(
+        cli, [*words, *quick, "--vary", "tokenizer.lengths=[[1,7,168],[1,168]]"], catch_exceptions=False
+    )
+    assert right.exit_code == 0 and "[1, 168]" in right.output
+
+
+def test_the_verdict_does_not_overclaim():
+    def row(name, scores):
+        std = float(np.std(scores, ddof=1))
+        return {
+            "choice": {"a": name},
+            "mean": float(np.mean(scores)),
+            "std": std,
+            "scores": scores,
+            "parameters": 1,
+            "flop": 1,
+        }
+
+    close = comparing._verdict([row("x", [1.0, 1.1, 1.2]), row("y", [1.1, 1.2, 1.4])], "none")
+    assert "may be chance" in close
+    apart = comparing._verdict([row("x", [1.0, 1.01, 1.02]), row("y", [2.0, 2.01, 2.02])], "none")
+    assert "seeds do not explain" in apart
+    nothing = comparing._verdict([row("x", [1.0, 1.1]), row("y", [float("nan"), 1.0])], "none")
+    assert nothing.startswith("a=y came to nothing")
+
+
 def test_the_table_and_the_picture(compared):
     out, result = compared
     told = comparing.table(result)
@@ -89,6 +130,9 @@ def test_bad_input_is_one_sentence(tmp_path):
         (["--vary", "backbone"], "not of the form key=one,other"),
         (["--vary", "backbone=mamba", "--seeds", "0"], "seeds is at least 1"),
         (["--vary", "nothing.at.all=1"], "no combination is valid"),
+        (["--vary", "backbone=transfomer,mamba"], "did you mean 'transformer'"),
+        (["--vary", "training.seed=1,2"], "seeds are varied by --seeds"),
+        (["--vary", "width=16,32"], "--match none"),
     ):
         done = CliRunner().invoke(cli, ["compare", "tiny", "--weeks", "40", "-o", out, *words])
         assert done.exit_code != 0 and told in str(done.exception), done.exception

@@ -9,6 +9,7 @@ import pytest
 
 import mobtk
 from mobtk import explaining
+from mobtk.errors import BadInput
 from mobtk.plugins import registry
 
 
@@ -57,6 +58,21 @@ def test_what_attention_keeps_grows_and_what_mamba_keeps_does_not(runs):
 def test_matrix_products_are_counted(runs):
     boxes = {b.name: b for b in explaining.explain(runs["hourly"]).boxes}
     assert boxes["head"].flop == 2 * 168 * 16 * runs["hourly"].data["mapper"]["config"]["shape"][0] * 30
+
+
+def test_attention_and_scans_are_counted(runs):
+    """Of a block: queries, keys, values and what comes of them; scores and their use; the feed-forward layer."""
+    length, width, depth = 168, 16, 4
+    boxes = {name: {b.name: b for b in explaining.explain(runs[name]).boxes} for name in ("hourly", "mamba")}
+    linear, attention = 2 * length * (4 * width**2 + 8 * width**2), 2 * 2 * length**2 * width
+    assert boxes["hourly"]["backbone"].flop == depth * (linear + attention)
+    inner, state = 2 * width, 16
+    assert boxes["mamba"]["backbone"].flop > depth * 9 * length * inner * state
+
+
+def test_a_run_takes_no_settings(runs, tmp_path):
+    with pytest.raises(BadInput, match="is a run, whose data and settings are made"):
+        explaining.explain(runs["hourly"], changes={"width": 8})
 
 
 def test_forms(runs, tmp_path):

@@ -84,7 +84,7 @@ def listed(env):
 def doctor(env):
     done = env.mobtk("plugins", "doctor", "--json")
     assert done.returncode == 1
-    return json.loads(done.stdout)
+    return json.loads(done.stdout)["faults"]
 
 
 @pytest.mark.parametrize("name", BAD)

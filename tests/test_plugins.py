@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import types
@@ -165,7 +166,7 @@ def test_a_run_remembers_the_file_it_was_made_with(tmp_path):
     assert made.returncode == 0, made.stderr
     without = _mobtk("train", "run", cwd=tmp_path)
     assert (without.returncode, without.stderr.count("\n")) == (2, 1)
-    assert "run run was made with plugin 'own_part'" in without.stderr
+    assert "run was made with plugin 'own_part'" in without.stderr
     assert f"mobtk --plugin {tmp_path / 'own_part.py'}" in without.stderr
     assert _mobtk("--plugin", "own_part.py", "train", "run", cwd=tmp_path).returncode == 0
 
@@ -250,3 +251,97 @@ def test_workers_have_the_files_too(tmp_path):
     done = _mobtk("--plugin", "own_part.py", *words, "--workers", "2", "-o", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "mine" in done.stdout
+
+
+def test_a_file_that_was_asked_for_and_fails_is_an_error(tmp_path):
+    (tmp_path / "broken_part.py").write_text("def broken(:")
+    done = _mobtk("--plugin", "broken_part.py", "parts", cwd=tmp_path)
+    assert done.returncode == 2 and "broken_part.py was asked for and does not load" in done.stderr
+    told = _mobtk("--plugin", "broken_part.py", "plugins", "doctor", cwd=tmp_path)
+    assert told.returncode == 1 and "SyntaxError" in told.stdout and "ast.py" not in told.stdout
+
+
+def test_what_would_fail_in_training_fails_before_anything_is_written(tmp_path):
+    bad = PART.replace("FILE", "late_part").replace("self.map(x).cumsum(1)", "self.map(x).nonsense")
+    (tmp_path / "late_part.py").write_text(bad)
+    words = ["--plugin", "late_part.py", "build", "tiny", "--weeks", "40", "--backbone", "mine", "-o", "run"]
+    done = _mobtk(*words, cwd=tmp_path)
+    assert done.returncode == 1 and "nonsense" in done.stderr and "before anything is written" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_part_that_leaves_out_a_method_is_told_so(tmp_path):
+    (tmp_path / "half_part.py").write_text(PART.replace("FILE", "half_part").replace("def new_state", "def newstate"))
+    done = _mobtk("--plugin", "half_part.py", "plugins", "check", "half_part", cwd=tmp_path)
+    assert "lacks new_state, which its contract asks for" in done.stdout and done.stdout.count("lacks") == 1
+
+
+def test_options_may_be_held_to_the_laws(tmp_path):
+    fine = _mobtk("plugins", "check", "mobtk.transformer", "--set", "positions=learned", "--set", "heads=2", cwd=tmp_path)
+    assert fine.returncode == 0 and "keeps all" in fine.stdout
+    wrong = _mobtk("plugins", "check", "mobtk.transformer", "--set", "heads=3", cwd=tmp_path)
+    assert wrong.returncode == 1 and wrong.stdout.count("cannot have 3 heads") == 1, wrong.stdout
+    assert _mobtk("plugins", "check", "mobtk", "--set", "heads=3", cwd=tmp_path).returncode == 2
+
+
+def test_hints_carry_the_plugin(tmp_path):
+    (tmp_path / "hint_part.py").write_text(PART.replace("FILE", "hint_part"))
+    words = ["--plugin", "hint_part.py", "build", "tiny", "--weeks", "40", "--backbone", "mine", "-o", "run"]
+    assert "next: mobtk --plugin hint_part.py train run" in _mobtk(*words, cwd=tmp_path).stdout
+
+
+def test_a_built_in_part_keeps_its_short_name():
+    plugins = Loaded()
+    for name, package in (("mobtk", "mobtk.x"), ("acme", "acme.x")):
+        assert (
+            _add(plugins, name, _module(lambda registry, t=package: registry.tokenizer("rvq", f"{t}:Y", ""))).problem is None
+        )
+    assert plugins.registry.find("tokenizer", "rvq").full_name == "mobtk.rvq"
+    assert plugins.registry.find("tokenizer", "acme.rvq").package == "acme"
+
+
+def test_a_hook_with_another_argument_is_told():
+    assert "does not take `registry`" in _add(Loaded(), "acme", _module(lambda reg: None)).problem
+
+
+def test_what_a_part_prints_or_ends_harms_nobody(tmp_path):
+    hook = "import mobtk\n@mobtk.hookimpl\ndef mobtk_register(registry):\n    registry.mask('m', 'TARGET:M', '')\n"
+    (tmp_path / "loud_parts.py").write_text("print('hello')\nraise SystemExit('bye')\n")
+    (tmp_path / "loud.py").write_text(hook.replace("TARGET", "loud_parts"))
+    run = [sys.executable, "-m", "mobtk", "--plugin", "loud.py", "plugins", "doctor", "--json"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    faults = [f["problem"] for f in json.loads(done.stdout)["faults"] if f["what"] == "mask loud.m"]
+    assert "ends the program: bye" in faults[0] and "prints 'hello'" in faults[1]
+
+
+def test_recipes_are_held_to_laws_too(tmp_path):
+    (tmp_path / "poor.py").write_text(
+        "import mobtk\nfrom mobtk.recipe import Recipe, Part\nBAD = Recipe(backbone=Part('nowhere.x'))\nTHREE = 3\n"
+        "@mobtk.hookimpl\ndef mobtk_register(registry):\n    registry.recipe('bad', 'poor:BAD', '')\n"
+        "    registry.recipe('three', 'poor:THREE', '')\n"
+    )
+    checked = _mobtk("--plugin", "poor.py", "plugins", "check", "poor", cwd=tmp_path)
+    assert checked.returncode == 1 and "'nowhere', which is not loaded" in checked.stdout
+    assert "is no mobtk.recipe.Recipe" in checked.stdout
+    doctor = _mobtk("--plugin", "poor.py", "plugins", "doctor", cwd=tmp_path)
+    assert doctor.returncode == 1 and doctor.stdout.count("recipe poor.") == 2
+    built = _mobtk("--plugin", "poor.py", "build", "poor.three", "-o", "run", cwd=tmp_path)
+    assert built.returncode == 2 and built.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("json.py", "another module is called 'json'"), ("a.b.py", "is no name of a module")]
+)
+def test_files_beside_that_cannot_be_loaded_are_skipped_in_a_line(tmp_path, name, told):
+    (tmp_path / "mobtk_plugins").mkdir()
+    (tmp_path / "mobtk_plugins" / name).write_text("")
+    done = _mobtk("build", "tiny", "--weeks", "40", "-o", "run", cwd=tmp_path)
+    assert done.returncode == 0 and told in done.stderr
+
+
+@pytest.mark.parametrize("line", ["MOBTK_API_VERSION: int = 99", "MOBTK_API_VERSION = 99"])
+def test_the_api_number_is_read_before_the_file_is_run(tmp_path, line):
+    (tmp_path / "later_part.py").write_text(f"{line}\nraise RuntimeError('was run')\n")
+    plugins = Loaded()
+    plugins.add_file(tmp_path / "later_part.py")
+    assert "plugin API 99" in plugins.plugins[0].problem

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tomllib
 
 import pytest
 from sandbox import Environment
@@ -25,11 +26,12 @@ def test_one_of_each_kind_installs_and_passes_its_tests(tmp_path):
     assert {n: found[n]["problem"] for n in names} == dict.fromkeys(names)
     assert found["acme-lab"]["licence"] == "BSD-3-Clause"
     assert env.mobtk("plugins", "check", "acme-lab").returncode == 0
-    assert not json.loads(env.mobtk("plugins", "doctor", "--json").stdout)
+    assert not json.loads(env.mobtk("plugins", "doctor", "--json").stdout)["faults"]
 
 
 def test_it_is_whole(tmp_path):
-    home = make_plugin("acme", tmp_path / "acme", kinds=["backbone"], author="Ada")
+    home = make_plugin("acme", tmp_path / "acme", kinds=["backbone"], author='Ada "X" Lovelace')
+    tomllib.loads((home / "pyproject.toml").read_text())
     files = {str(f.relative_to(home)) for f in home.rglob("*") if f.is_file()}
     assert files == {
         "pyproject.toml", "README.md", "LICENSE", ".gitignore", ".github/workflows/tests.yml", "tests/test_laws.py",

@@ -1,6 +1,8 @@
 """The selective scan of Mamba, without the states of all steps in memory: the fastest way that this machine has."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,6 +41,22 @@ def implementation(device: torch.device | str = "cpu") -> str:
     return asked or next(name for name in IMPLEMENTATIONS if here[name])
 
 
+_counts: list[list[int]] = []
+OPERATIONS = 9
+"""Of a step, a channel and a number of the state, as Mamba's authors count them."""
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """The operations of each scan inside, which no counter of torch sees."""
+    counts: list[int] = []
+    _counts.append(counts)
+    try:
+        yield counts
+    finally:
+        _counts.remove(counts)
+
+
 def selective_scan(
     u: Float[Tensor, "B L D"],
     delta: Float[Tensor, "B L D"],
@@ -70,6 +88,8 @@ def selective_scan(
     Returns:
         the outputs ``y`` and the state after the last step.
     """
+    for counts in _counts:
+        counts.append(OPERATIONS * u.numel() * A.shape[1])
     how = implementation(u.device)
     if how == "mamba_ssm" and h is not None:  # it knows no state before the first step
         how = "torch"

@@ -56,7 +56,8 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="mobtk")
 @click.option("--plugin", "files", multiple=True, metavar="FILE.py", help="Load a single file as a plugin.")
 @click.option("-q", "--quiet", is_flag=True, help="Print results, warnings and progress bars only.")
-def cli(files: tuple[str, ...], quiet: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, files: tuple[str, ...], quiet: bool) -> None:
     """A mobility toolkit in which papers are plugins.
 
     Points in, a model assembled from parts by name, trained, a synthetic population out, and an honest score.
@@ -72,6 +73,8 @@ def cli(files: tuple[str, ...], quiet: bool) -> None:
 
         for file in files:
             loaded().add_file(file)
+        if ctx.invoked_subcommand != "plugins":  # which can tell more of it
+            loaded().refuse_skipped(files)
 
 
 class _AboveProgressBars(logging.Handler):
@@ -108,6 +111,13 @@ def show(result: Any, as_json: bool, text: str) -> None:
         click.echo(to_json(result))
     else:
         click.echo(text)
+
+
+def again() -> str:
+    """``mobtk`` with the plugin files that it was called with, for hints of what to type next."""
+    return " ".join(
+        ["mobtk", *(f"--plugin {file}" for file in click.get_current_context().find_root().params.get("files", ()))]
+    )
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

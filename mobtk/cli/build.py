@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mobtk.cli import force_option, json_option, settings, show
+from mobtk.cli import again, force_option, json_option, settings, show
 
 if TYPE_CHECKING:
     from mobtk.recipe import Recipe
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 def parts(kind: str | None, as_json: bool) -> None:
     """List the parts and recipes that are installed, all of them or those of one KIND."""
     from mobtk.errors import BadInput
-    from mobtk.plugins import registry
+    from mobtk.plugins import loaded, registry
     from mobtk.registry import KINDS
+
+    loaded().add_beside("run")
 
     if kind is not None and kind not in KINDS:
         raise BadInput(f"there is no kind of part called {kind!r}; there are {', '.join(KINDS)}")
@@ -76,7 +78,9 @@ def build(
         changes["traits"] = [t.strip() for t in traits.split(",") if t.strip()]
     run = build_run(recipe, out, data=data, weeks=weeks, changes=changes | settings(pairs), replace=replace)
     result, text = {"generate": _generator, "forecast": _forecaster, "complete": _completer}[run.recipe.task](run)
-    show({"run": str(run.path), "recipe": run.recipe.dumps(), **result}, as_json, f"{text}\nnext: mobtk train {run.path}")
+    show(
+        {"run": str(run.path), "recipe": run.recipe.dumps(), **result}, as_json, f"{text}\nnext: {again()} train {run.path}"
+    )
 
 
 def _generator(run: "Run") -> tuple[dict[str, Any], str]:

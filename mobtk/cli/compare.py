@@ -9,7 +9,14 @@ from mobtk.cli import json_option, literal, settings, show
 
 @click.command()
 @click.argument("recipe", default="default")
-@click.option("--vary", "pairs", multiple=True, required=True, metavar="KEY=A,B", help="A part or setting, and its values.")
+@click.option(
+    "--vary",
+    "pairs",
+    multiple=True,
+    required=True,
+    metavar="KEY=A,B",
+    help="A part or setting, and its values; of lists, a list.",
+)
 @click.option("--match", type=click.Choice(["params", "compute", "none"]), default="params", show_default=True,
               help="What is made equal, by the width of the models.")  # fmt: skip
 @click.option("--seeds", type=int, default=3, show_default=True, help="Trainings of each combination.")
@@ -31,8 +38,13 @@ def compare(recipe: str, pairs: tuple[str, ...], out: str, changed: tuple[str, .
     mobtk compare forecaster --data my-field --vary backbone=transformer,mamba --set forecast.horizon=24
     """
     from mobtk import comparing
+    from mobtk.training import Stopped
 
-    result = comparing.compare(recipe, _varied(pairs), out=out, changes=settings(changed), **options)
+    try:
+        result = comparing.compare(recipe, _varied(pairs), out=out, changes=settings(changed), **options)
+    except Stopped as stop:
+        click.echo(f"mobtk: {stop}; the same command goes on there", err=True)
+        raise SystemExit(130) from None
     show(result, as_json, f"{comparing.table(result)}\npicture: {out}/comparison.png")
 
 
@@ -45,5 +57,6 @@ def _varied(pairs: tuple[str, ...]) -> dict[str, list[Any]]:
         key, equals, values = pair.partition("=")
         if not equals or not key or not values:
             raise BadInput(f"--vary {pair!r} is not of the form key=one,other, such as --vary backbone=transformer,mamba")
-        found[key.strip()] = [literal(value.strip()) for value in values.split(",")]
+        many = literal(values)  # [[1, 7], [1, 28]]: values that are lists
+        found[key.strip()] = many if isinstance(many, list) else [literal(value.strip()) for value in values.split(",")]
     return found

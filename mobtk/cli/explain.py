@@ -23,7 +23,10 @@ def explain(what: str, data: str | None, pairs: tuple[str, ...], form: str | Non
     from mobtk.errors import BadInput
     from mobtk.storage import write_text
 
-    form = form or {"svg": "svg", "mmd": "mermaid"}.get((out or "").rpartition(".")[2], "text")
+    kinds = {"svg": "svg", "mmd": "mermaid", "md": "text", "txt": "text"}
+    if form is None and out is not None and out.rpartition(".")[2] not in kinds:
+        raise BadInput(f"{out}: a picture is .svg, a Mermaid chart .mmd, text .txt; or say which with --format")
+    form = form or kinds.get((out or "").rpartition(".")[2], "text")
     if form == "svg" and out is None:
         raise BadInput("an SVG wants a file: -o model.svg")
     flow = explaining.explain(what, data=data, changes=settings(pairs))

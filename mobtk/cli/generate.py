@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from mobtk.cli import force_option, json_option, show
+from mobtk.cli import again, force_option, json_option, show
 
 
 @click.command()
@@ -35,4 +35,4 @@ def generate(run: str, n: int | None, out: str | None, as_json: bool, **options:
     except KeyboardInterrupt:
         click.echo("mobtk: interrupted; the finished shards are kept: give the same command with --resume", err=True)
         raise SystemExit(130) from None
-    show({"file": str(file)}, as_json, f"{file}\nnext: mobtk evaluate {run}" + (f" {file}" if out else ""))
+    show({"file": str(file)}, as_json, f"{file}\nnext: {again()} evaluate {run}" + (f" {file}" if out else ""))

@@ -1,13 +1,21 @@
 """``mobtk plugins``."""
 
+from collections import Counter
+
 import click
 
-from mobtk.cli import json_option, show
+from mobtk.cli import json_option, settings, show
 
 
 @click.group()
-def plugins() -> None:
+@click.pass_context
+def plugins(ctx: click.Context) -> None:
     """List plugins, explain their problems, hold parts to their laws, begin one of your own."""
+    from mobtk.plugins import loaded
+
+    loaded().add_beside("run")  # a folder of plugins where one is
+    if ctx.invoked_subcommand not in ("list", "doctor"):
+        loaded().refuse_skipped(ctx.find_root().params.get("files", ()))
 
 
 @plugins.command("list")
@@ -42,6 +50,8 @@ def show_(name: str, as_json: bool) -> None:
 
 def _text(d, short: bool) -> str:  # type: ignore[no-untyped-def]
     lines = [f"{d.kind} {d.name}: {d.summary}", f"  {d.place}"]
+    if d.problem:
+        lines.append(f"  {d.problem}")
     if short:
         return "\n".join(lines)
     lines.insert(1, f"  of {d.plugin}{f', {d.licence}' if d.licence else ''}")
@@ -72,16 +82,20 @@ def doctor(as_json: bool) -> None:
         lines.append(f"{fault.what}: {fault.problem}")
         lines += [f"    {line}" for line in fault.trace.splitlines()]
     healthy = f"{len(loaded().plugins)} plugins, {len(list(registry()))} parts and recipes: all well"
-    show([msgspec.to_builtins(f) for f in found], as_json, "\n".join(lines) or healthy)
+    result = {"plugins": len(loaded().plugins), "parts": len(list(registry())), "faults": msgspec.to_builtins(found)}
+    show(result, as_json, "\n".join(lines) or healthy)
     if any(f.serious for f in found):
         raise SystemExit(1)
 
 
 @plugins.command()
 @click.argument("name", required=False)
+@click.option(
+    "--set", "pairs", multiple=True, metavar="OPTION=VALUE", help="Options of the one part NAME, instead of its defaults."
+)
 @click.option("-v", "--verbose", is_flag=True, help="The laws that hold, too, and the stack where one does not.")
 @json_option
-def check(name: str | None, verbose: bool, as_json: bool) -> None:
+def check(name: str | None, pairs: tuple[str, ...], verbose: bool, as_json: bool) -> None:
     """Hold the parts of plugin NAME, or of all plugins, or one part, to the laws of their kind."""
     import msgspec
 
@@ -92,7 +106,9 @@ def check(name: str | None, verbose: bool, as_json: bool) -> None:
     if name is not None and not loaded().offered(name) and name not in {e.full_name for e in registry()}:
         names = ", ".join(p.name for p in loaded().plugins if not p.problem)
         raise BadInput(f"no plugin {name!r} is loaded; loaded are {names}; or name a part in full, such as mobtk.grid")
-    verdicts = check_parts(name)
+    if pairs and name not in {e.full_name for e in registry()}:
+        raise BadInput("--set is of one part; name it in full, such as mobtk.transformer")
+    verdicts = check_parts(name, settings(pairs))
     lines = []
     for part in dict.fromkeys(v.part for v in verdicts):
         own = [v for v in verdicts if v.part == part]
@@ -100,6 +116,11 @@ def check(name: str | None, verbose: bool, as_json: bool) -> None:
         lines.append(
             f"{part:<36}" + (f"breaks {len(broken)} of {len(own)} laws" if broken else f"keeps all {len(own)} laws")
         )
+        for problem, n in Counter(v.problem for v in broken).items() if not verbose else ():
+            if n > 2:  # one fault that shows everywhere
+                first = next(v for v in broken if v.problem == problem)
+                lines += [f"  BROKEN  in {n} of them: {problem}", *([f"          at {first.where}"] if first.where else [])]
+                broken = [v for v in broken if v.problem != problem]
         for v in own if verbose else broken:
             lines.append(f"  {'BROKEN' if v.problem else 'ok':<8}{v.law}" + (f": {v.problem}" if v.problem else ""))
             if v.problem and v.where:

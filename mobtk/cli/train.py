@@ -2,7 +2,7 @@
 
 import click
 
-from mobtk.cli import json_option, show
+from mobtk.cli import again, json_option, show
 
 
 @click.command()
@@ -52,4 +52,4 @@ def train(
     text = "\n".join(f"{s}: {what[s]} {figure:.4f} on validation, epoch {epoch}" for s, (figure, epoch) in best.items())
     nexts = {"generator": f"generate {run} -n 1000", "forecaster": f"evaluate {run}", "completer": f"evaluate {run}"}
     then = next((nexts[stage] for stage in nexts if stage in best), f"train {run} --resume")
-    show(history, as_json, f"{text}\nnext: mobtk {then}")
+    show(history, as_json, f"{text}\nnext: {again()} {then}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from mobtk.data.dataset import Dataset
 from mobtk.data.field import Field
 from mobtk.data.trajectories import Trajectories
+from mobtk.plugins import loaded
 from mobtk.storage import PathLike
 
 KINDS: dict[str, type[Field] | type[Trajectories]] = {"field": Field, "trajectories": Trajectories}
@@ -21,5 +22,6 @@ def kind_of(path: PathLike) -> str:
 
 
 def open_dataset(path: PathLike) -> Dataset | Field | Trajectories:
-    """The data of a folder, whatever kind it is."""
+    """The data of a folder, whatever kind it is, with the plugins that lie beside it."""
+    loaded().add_beside(path)
     return KINDS.get(kind_of(path), Dataset)(path)

@@ -38,6 +38,9 @@ def load_part(kind: str, name: str) -> Any:
     if not (inspect.isclass(part) and issubclass(part, contracts)):
         names = " or ".join(f"mobtk.contracts.{c.__name__}" for c in contracts)
         raise MobtkError(f"{kind} {entry.full_name!r} ({entry.target}) is no {names}")
+    if inspect.isabstract(part):
+        missing = ", ".join(sorted(getattr(part, "__abstractmethods__", ())))
+        raise MobtkError(f"{kind} {entry.full_name!r} ({entry.target}) lacks {missing}, which its contract asks for")
     return part
 
 

@@ -11,3 +11,4 @@ from mobtk.testing.laws import LAWS as LAWS
 from mobtk.testing.laws import Verdict as Verdict
 from mobtk.testing.laws import cases as cases
 from mobtk.testing.laws import check_parts as check_parts
+from mobtk.testing.laws import with_options as with_options

@@ -7,7 +7,7 @@ A law takes the class of a part, builds it with its default options on small inp
 import inspect
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -37,10 +37,12 @@ from mobtk.contracts import (
 from mobtk.data.trajectories import Trajectory
 from mobtk.errors import BadInput, MobtkError, first_line
 from mobtk.geo import from_local
-from mobtk.models.assemble import load_part
+from mobtk.inventory import load
+from mobtk.models.assemble import check, load_part
 from mobtk.models.completer import Completer
 from mobtk.models.paths import collate, nothing_hidden
 from mobtk.plugins import own_trace, registry
+from mobtk.recipe import Recipe
 from mobtk.registry import Entry
 from mobtk.schedule import Schedule
 from mobtk.testing.fixtures import SCHEDULES, STEPS, WIDTH, points, small_mapper, stays, walks
@@ -301,7 +303,11 @@ def group_by_group_is_all_at_once(kind: type[Backbone]) -> None:
         for c in (None, cond):
             state = backbone.new_state(len(x), schedule)
             parts = [backbone(x[:, group], schedule, c, state) for group in schedule.groups()]
-            _same(torch.cat(parts, 1), backbone(x, schedule, c), f"group by group differs under {schedule.lengths}")
+            _same(
+                torch.cat(parts, 1),
+                backbone(x, schedule, c),
+                f"group by group differs under {schedule.lengths}: `state` does not hold all that came before",
+            )
 
 
 def groups_may_come_together(kind: type[Backbone]) -> None:
@@ -747,7 +753,9 @@ def masks_are_flags(kind: type[Mask]) -> None:
 def masks_are_repeatable(kind: type[Mask]) -> None:
     """The same random numbers hide the same."""
     for _, a, b in _hides(kind):
-        assert all(np.array_equal(getattr(a, f), getattr(b, f)) for f in ("place", "time", "absent")), "they do not"
+        assert all(np.array_equal(getattr(a, f), getattr(b, f)) for f in ("place", "time", "absent")), (
+            "the same random numbers hide other points"
+        )
 
 
 def _all_learn(part: Any) -> None:
@@ -783,6 +791,16 @@ def backbone_is_restored(kind: type[Backbone]) -> None:
     fresh.load_state_dict(backbone.state_dict())
     x, cond = _input(9)
     _same(fresh(x, SCHEDULES[0], cond), backbone(x, SCHEDULES[0], cond), "loaded into a fresh copy, it answers otherwise")
+
+
+def recipe_fits(recipe: Recipe) -> None:
+    """Its parts are installed and fit each other."""
+    check(recipe)
+
+
+def recipe_is_read_again(recipe: Recipe) -> None:
+    """Written as TOML and read again, it is the same."""
+    assert Recipe.loads(recipe.dumps()) == recipe, "read again, it is another recipe"
 
 
 LAWS: dict[str, tuple[Law, ...]] = {
@@ -853,6 +871,7 @@ LAWS: dict[str, tuple[Law, ...]] = {
         point_tokenizer_is_restored,
         options_have_defaults,
     ),
+    "recipe": (recipe_fits, recipe_is_read_again),
     "mask": (masks_ask_something, masks_are_flags, masks_are_repeatable, options_have_defaults),
     "mixer": (
         mixing_keeps_the_shape,
@@ -910,15 +929,34 @@ def cases(plugin: str | None = None) -> list[Any]:
     if plugin is not None and plugin not in {e.package for e in registry()}:
         raise BadInput(f"no plugin {plugin!r} is loaded, so there is nothing to hold to its laws; install it first")
     return [
-        pytest.param(load_part(e.kind, e.full_name), law, id=f"{e.full_name}-{law.__name__}")
+        pytest.param(load(e), law, id=f"{e.full_name}-{law.__name__}")
         for e in registry()
         if plugin in (None, e.package)
         for law in laws_of(e)
     ]
 
 
-def check_parts(name: str | None = None) -> list[Verdict]:
-    """Run every law over every part of a plugin, over one part by its full name, or over all parts."""
+def with_options(kind: Any, **options: Any) -> Any:
+    """A part whose constructor (of a mapper, ``fit``) has these options by default, to hold it to its laws with them."""
+    if issubclass(kind, SpatialMapper):
+        return type(kind.__name__, (kind,), {"example_options": {**kind.example_options, **options}})
+    signature = inspect.signature(kind)
+    if unknown := set(options) - {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}:
+        raise BadInput(f"{kind.__name__} has no option {min(unknown)!r}")
+
+    def init(self: Any, *imposed: Any, **chosen: Any) -> None:
+        kind.__init__(self, *imposed, **(options | chosen))
+
+    return type(kind.__name__, (kind,), {"__init__": init, "__signature__": signature})
+
+
+def check_parts(name: str | None = None, options: Mapping[str, Any] | None = None) -> list[Verdict]:
+    """Run every law over every part of a plugin, over one part by its full name, or over all parts.
+
+    Args:
+        name: of a plugin or a part.
+        options: of the part, instead of its defaults.
+    """
     verdicts = []
     for entry in registry():
         if name not in (None, entry.package, entry.full_name):
@@ -926,13 +964,16 @@ def check_parts(name: str | None = None) -> list[Verdict]:
         part = f"{entry.kind} {entry.full_name}"
         try:
             laws = laws_of(entry)
+            kind = load(entry)
+            if options:
+                kind = with_options(kind, **options)
         except MobtkError as error:
             verdicts.append(Verdict(part, "It loads", str(error), *_origin(error.__cause__ or error)))
             continue
         for law in laws:
             verdict = Verdict(part, (law.__doc__ or law.__name__).strip().rstrip("."))
             try:
-                law(load_part(entry.kind, entry.full_name))
+                law(kind)
             except AssertionError as error:
                 verdict.problem = first_line(error)
             except Exception as error:  # a foreign part may raise anything

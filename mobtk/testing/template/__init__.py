@@ -59,6 +59,7 @@ def make_plugin(
     Raises:
         BadInput: a name that is taken or is none, an unknown kind or licence, nothing to make, or the folder exists.
     """
+    name = name.removeprefix("mobtk-")
     if not re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise BadInput(f"plugin name {name!r} is not of small letters, digits and dashes, such as acme or acme-lab")
     if any(p.name == name for p in loaded().plugins):
@@ -96,6 +97,8 @@ def make_plugin(
         lstrip_blocks=True,
     )
     path = Path(out or f"mobtk-{name}")
+    if path.exists():
+        raise BadInput(f"{path} exists already; choose another folder with -o")
     with new_folder(path) as folder:
         for file, source in files.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
