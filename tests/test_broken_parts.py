@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from mobtk.mixers.graph import GraphMixer
 from mobtk.routers.entity import EntityRouter
 from mobtk.routers.input import InputRouter
 from mobtk.schedule import Schedule
-from mobtk.testing import laws
+from mobtk.testing import LAWS
 from mobtk.tokenizers.cells import CellTokens
 from mobtk.tokenizers.patches import Patches
 from mobtk.tokenizers.points import Points
 from mobtk.tokenizers.rvq import ResidualVQ
+
+laws = SimpleNamespace(**{law.__name__: law for own in LAWS.values() for law in own})
 
 
 def _broken(kind, **changes):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from mobtk.testing import LAWS, cases, check_parts
-from mobtk.testing import laws as the_laws
+from mobtk.testing.laws.common import options_have_defaults
 from mobtk.tokenizers.points import Points
 
 
@@ -18,7 +18,7 @@ def test_law(part, law):
 @pytest.mark.parametrize("options", [{"patch": 4}, {"patch": 5}, {"target": "absolute"}, {"running": False}])
 def test_laws_hold_with_other_options(law, options):
     """Tokens of several points, whose last one may be half empty, above all."""
-    if law is not the_laws.options_have_defaults:
+    if law is not options_have_defaults:
         law(partial(Points, **options))
 
 

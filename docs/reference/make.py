@@ -19,7 +19,7 @@ MADE = "<!-- made from the code by docs/reference/make.py -->"
 def laws() -> str:
     """Every law of every kind, a sentence each."""
     lines = [MADE, "", "# The laws", "", "What every part is held to, by kind: `mobtk plugins check`, or one line of pytest",
-             "([the contracts](../contracts.md)). Each is a function of `mobtk.testing.laws`."]  # fmt: skip
+             "([the contracts](../contracts.md)). Each is a function of a module of `mobtk.testing.laws`."]  # fmt: skip
     for kind, own in LAWS.items():
         lines += ["", f"## {kind.capitalize()}", ""]
         lines += [f"- `{law.__name__}`: {_words(law.__doc__ or '')}" for law in own]

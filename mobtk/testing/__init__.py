@@ -7,8 +7,8 @@ In a plugin's own tests, one line runs every law over every part it brings:
         law(part)
 """
 
+from mobtk.testing.checking import Verdict as Verdict
+from mobtk.testing.checking import cases as cases
+from mobtk.testing.checking import check_parts as check_parts
+from mobtk.testing.checking import with_options as with_options
 from mobtk.testing.laws import LAWS as LAWS
-from mobtk.testing.laws import Verdict as Verdict
-from mobtk.testing.laws import cases as cases
-from mobtk.testing.laws import check_parts as check_parts
-from mobtk.testing.laws import with_options as with_options

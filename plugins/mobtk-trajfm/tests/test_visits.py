@@ -13,8 +13,8 @@ from mobtk_trajfm.visits import Visits, made_up_visits, visit_trajectories
 import mobtk
 from mobtk.errors import BadInput
 from mobtk.models.assemble import assemble_completer
-from mobtk.testing import laws
 from mobtk.testing.fixtures import walks
+from mobtk.testing.laws import points as laws
 
 
 class _Leaky(Leaking):
