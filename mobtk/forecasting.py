@@ -48,7 +48,7 @@ def evaluate_forecaster(
 
     Returns:
         what goes into the result file: ``scores`` by name of the source and metric over the whole horizon, ``by_step`` the
-        same at each step of it; the cards, the split and versions.
+        same at each step of it, ``by_node`` the mean absolute error at each node; the cards, the split and versions.
     """
     run = open_run(run, "forecast")
     settings, field = run.recipe.forecast, run.field(data)
@@ -79,6 +79,7 @@ def evaluate_forecaster(
         "dataset": {"path": str(field.path), "name": field.info.name, "fingerprint": field.fingerprint},
         "scores": {name: errors.scores() for name, errors in found.items()},
         "by_step": {name: errors.by_step() for name, errors in found.items()},
+        "by_node": {name: errors.by_node() for name, errors in found.items()},
         "published": published,
         "cards": {name: msgspec.to_builtins(CARDS[name]) for name in METRICS},
         "mobtk": __version__,

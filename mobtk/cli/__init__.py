@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": ("mobtk.cli.complete:predict", "Foretell the next points of trajectories."),
     "complete": ("mobtk.cli.complete:complete", "Fill the gaps of trajectories."),
     "evaluate": ("mobtk.cli.evaluate:evaluate", "Score it, beside its floor and baselines."),
+    "report": ("mobtk.cli.report:report", "A page about a run or a dataset: maps, scores, how it was made."),
     "audit": ("mobtk.cli.audit:audit", "Does a generator give away who it was trained on?"),
     "compare": ("mobtk.cli.compare:compare", "Vary parts at equal size, and compare what they score."),
     "experiment": ("mobtk.cli.experiment:experiment", "Answer named questions, each with a verdict."),

@@ -26,6 +26,7 @@ class ForecastErrors:
         self.std = std
         names = ("n", "abs", "square", "root", "share", "n_share", "truth", "z", "z_square")
         self.sums = {name: np.zeros(horizon) for name in names}
+        self.of_nodes = np.zeros((2, len(std)))
 
     def add(self, truth: NDArray[Any], forecast: NDArray[Any]) -> None:
         """Count a batch of windows ``(B, H, N, C)``; where the truth is NaN nothing is counted."""
@@ -47,6 +48,12 @@ class ForecastErrors:
         found["root"] = np.sqrt(found["square"] / np.maximum(found["n"], 1)) * found["n"]
         for name, values in found.items():
             self.sums[name] += values
+        self.of_nodes += parts["abs"].sum((0, 1, 3)), known.sum((0, 1, 3))
+
+    def by_node(self) -> list[float]:
+        """Mean absolute error of each node; NaN where nothing was measured."""
+        error, n = self.of_nodes
+        return [float(e / k) if k else float("nan") for e, k in zip(error, n, strict=True)]
 
     def shares(self, error: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Errors as shares of the truth, and where these are defined."""

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import geopandas
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -97,6 +98,91 @@ def forecasts(table: pd.DataFrame, most: int = 3) -> Figure:
         ax.plot(part["time"], part["truth"], color=BLUE, label="truth")
         ax.plot(part["time"], part["forecast"], color=RED, label="forecast")
         ax.set_title(f"{node}, {channel}", fontsize=9, loc="left")
-    rows[0].legend(loc="upper left", fontsize=8, ncols=3)
+    rows[0].legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, ncols=3)
     figure.autofmt_xdate()
     return figure
+
+
+def cells(frame: geopandas.GeoDataFrame, real: NDArray[np.float64], generated: NDArray[np.float64], what: str) -> str:
+    """Shares of cells, real beside generated and their difference, on three maps.
+
+    Args:
+        frame: polygons of the cells, EPSG:4326.
+        real: share of each cell.
+        generated: the same of others.
+        what: of which they are shares.
+    """
+    from matplotlib.colors import LogNorm, TwoSlopeNorm
+
+    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    shown = frame.assign(real=100 * real, generated=100 * generated, difference=100 * (generated - real))
+    seen = shown[(real > 0) | (generated > 0)]
+    smallest = float(min(v[v > 0].min() for v in (seen["real"], seen["generated"]) if (v > 0).any()))
+    norm = LogNorm(smallest, float(max(seen["real"].max(), seen["generated"].max(), smallest * 10)))
+    for ax, column in ((left, "real"), (middle, "generated")):
+        shown.boundary.plot(ax=ax, color="#e2e8f0", linewidth=0.2)
+        seen[seen[column] > 0].plot(column=column, ax=ax, cmap="viridis", norm=norm)
+        ax.set_title(column, fontsize=10)
+    far = max(float(seen["difference"].abs().max()), 1e-9)
+    shown.boundary.plot(ax=right, color="#e2e8f0", linewidth=0.2)
+    seen.plot(column="difference", ax=right, cmap="PuOr_r", norm=TwoSlopeNorm(0, -far, far))
+    right.set_title("generated - real", fontsize=10)
+    for ax in (left, middle, right):
+        ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
+        for side in ax.spines.values():
+            side.set_visible(False)
+    scale = figure.colorbar(left.collections[-1], ax=[left, middle], shrink=0.7, location="bottom", aspect=40)
+    scale.set_label(f"% of {what}")
+    figure.colorbar(right.collections[-1], ax=right, shrink=0.9, location="bottom", label="percentage points")
+    return picture(figure)
+
+
+def curves(
+    x: Sequence[float] | NDArray[Any],
+    lines: Sequence[tuple[str, NDArray[np.float64]]],
+    label: str,
+    unit: str,
+    *,
+    logarithmic: bool = False,
+    ticks: Sequence[tuple[float, str]] = (),
+) -> str:
+    """Real, generated and perhaps others over one axis."""
+    figure, ax = axes(6.4, 2.9)
+    for (name, y), colour, style in zip(lines, ("#000000", BLUE, RED), ("-", "--", ":"), strict=False):
+        ax.plot(x, y, color=colour, linestyle=style, label=name)
+    if logarithmic:
+        ax.set_yscale("log")
+    if ticks:
+        ax.set_xticks([t for t, _ in ticks], [name for _, name in ticks], fontsize=8)
+    ax.set_xlabel(label)
+    ax.set_ylabel(unit)
+    ax.legend(frameon=False, fontsize=8)
+    return picture(figure)
+
+
+def agreement(real: NDArray[np.float64], generated: NDArray[np.float64], what: str) -> str:
+    """Pairs of numbers about the diagonal, on logarithmic scales; those that are 0 on one side stand at its edge."""
+    figure, ax = axes(4.4, 4.2)
+    top = float(max(real.max(), generated.max(), 2))
+    ax.plot([0.5, top], [0.5, top], color=GREY, linewidth=1)
+    ax.scatter(np.maximum(real, 0.5), np.maximum(generated, 0.5), s=8, alpha=0.35, color=BLUE, linewidths=0)
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=f"{what}, real",
+        ylabel=f"{what}, generated",
+        xlim=(0.4, top * 1.3),
+        ylim=(0.4, top * 1.3),
+    )
+    return picture(figure)
+
+
+def nodes(frame: geopandas.GeoDataFrame, values: NDArray[np.float64], label: str) -> str:
+    """A number at each node, on a map."""
+    figure, ax = axes(6.4, 4.6)
+    frame.assign(value=values).plot(column="value", ax=ax, cmap="viridis", legend=True, markersize=30,
+                                    legend_kwds={"label": label, "shrink": 0.8}, missing_kwds={"color": GREY})  # fmt: skip
+    ax.set(xlabel="longitude", ylabel="latitude")
+    ax.locator_params(nbins=5)
+    return picture(figure)

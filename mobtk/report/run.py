@@ -1,0 +1,312 @@
+"""The page of a run: what it generates or foretells beside what is real, and how good that is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobtk.contracts import Cells
+from mobtk.data.dataset import Dataset
+from mobtk.errors import BadInput
+from mobtk.forecasting import forecast
+from mobtk.generation import read_generated
+from mobtk.metrics import individual
+from mobtk.report import figures
+from mobtk.report.page import Section, write_page
+from mobtk.runs import Run, open_run
+from mobtk.storage import PathLike
+
+MOST = 10_000
+"""Sequences of either side that are drawn."""
+FLOWS = 3_000
+"""Pairs of cells that are drawn, the busiest ones."""
+
+
+def run_page(run: Run | PathLike, out: PathLike) -> None:
+    """The page of a run, from what it generated or foretold and how that was scored.
+
+    Args:
+        run: of a generator that has generated, or of a forecaster; evaluated before.
+        out: HTML file.
+
+    Raises:
+        BadInput: it completes trajectories, of which there is no page, has generated nothing, or was not evaluated.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    if run.recipe.task == "forecast":
+        write_page(out, f"{run.path.name}: forecasts of {run.data['name']}", _forecasts(run))
+        return
+    run = open_run(run, "generate")
+    file = run.path / "generated.parquet"
+    if not file.is_file():
+        raise BadInput(f"{run.path} has generated nothing to report on; mobtk generate {run.path} -n 2000")
+    dataset, result = run.dataset(), _result(run, "fidelity")
+    generated, held_out = read_generated(file, dataset), dataset.cells[dataset.rows("test")]
+    n = min(len(generated), len(held_out), MOST)
+    pick = np.random.default_rng(0)
+    real, fake = _some(held_out, n, pick), _some(generated, n, pick)
+    sections = [
+        Section("In short", _short(result, n)),
+        _scores(result),
+        _where(dataset, real, fake),
+        _flows(dataset, real, fake),
+        _hours(dataset, real, fake),
+        _distributions(dataset, real, fake),
+        _learning(run),
+        *_audit(run),
+        _cards(result),
+        _made(run, result),
+    ]
+    write_page(out, f"{run.path.name}: generated for {run.data['name']}", sections)
+
+
+def _result(run: Run, name: str) -> dict[str, Any]:
+    file = run.path / "results" / f"{name}.json"
+    if not file.is_file():
+        raise BadInput(f"{run.path} was not evaluated; mobtk evaluate {run.path}")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _forecasts(run: Run) -> list[Section]:
+    """The sections of a forecaster's page."""
+    result, field = _result(run, "forecast"), run.field()
+    if "by_node" not in result:
+        raise BadInput(
+            f"{run.path} was evaluated by an older mobtk, which kept no errors of nodes; mobtk evaluate {run.path}"
+        )
+    scores, names = result["scores"], field.nodes["name"].astype(str).tolist()
+    metrics = list(scores["model"])
+    rows: list[tuple[Any, ...]] = [("forecast by", *metrics)]
+    rows += [(name, *(f"{values[m]:.4g}" for m in metrics)) for name, values in scores.items()]
+    others = sorted((n for n in scores if n != "model"), key=lambda n: scores[n]["mae"])
+    best = others[0] if others else None
+    text = f"{result['n']:,} windows of the {result['split']} split, {result['horizon']} steps of {result['step']} ahead."
+    if best is not None:
+        gain = 1 - scores["model"]["mae"] / scores[best]["mae"]
+        how = f"{gain:.1%} below" if gain >= 0 else f"{-gain:.1%} above"
+        text += f"\nMean absolute error {how} that of the best baseline ({best})."
+    ahead = np.arange(1, result["horizon"] + 1)
+    lines = [(name, np.array(result["by_step"][name]["mae"])) for name in ("model", *others[:2])]
+    by_step = figures.curves(ahead, lines, f"steps of {result['step']} ahead", "mean absolute error")
+    error = np.array(result["by_node"]["model"], float)
+    order = np.argsort(np.where(np.isnan(error), -np.inf, error))[::-1]
+    known = [int(i) for i in order if np.isfinite(error[i])]
+    table: list[tuple[Any, ...]] = [("node", "MAE", *([f"MAE of {best}"] if best else []))]
+    for i in dict.fromkeys([*known[:5], *known[-5:]]):
+        more = [f"{result['by_node'][best][i]:.4g}"] if best else []
+        table.append((names[i], f"{error[i]:.4g}", *more))
+    pictures = []
+    if field.nodes.geometry.notna().all() if "geometry" in field.nodes else False:
+        pictures.append((figures.nodes(field.nodes, error, "mean absolute error"), "the error at each node, on the map"))
+    shown = [names[i] for i in dict.fromkeys((known[0], known[len(known) // 2], known[-1]))]
+    told = forecast(run, nodes=shown)
+    drawn = figures.picture(figures.forecasts(told[told["channel"] == field.info.channels[0]]))
+    says = f"the last forecast of the node with the largest error, a middling one and the smallest: {', '.join(shown)}"
+    return [
+        Section("In short", text),
+        Section("Errors, beside baselines", rows=rows),
+        Section("How far ahead", pictures=[(by_step, "the error at each step ahead, beside the two best baselines")]),
+        Section("Where", "The five worst nodes and the five best.", table, pictures),
+        Section("History and forecast", pictures=[(drawn, says)]),
+        _learning(run),
+        _cards(result),
+        _made(run, result),
+    ]
+
+
+def _some(cells: NDArray[Any], n: int, rng: np.random.Generator) -> Cells:
+    """So many sequences, in order."""
+    some: Cells = cells[np.sort(rng.permutation(len(cells))[:n])].astype(np.int64)
+    return some
+
+
+LOWER = ("distance", "radius", "duration", "dailyloc", "rank", "density", "flow")
+
+
+def _short(result: Mapping[str, Any], n: int) -> str:
+    scores = result["scores"]
+    model, floor = scores["model"], scores["floor"]
+    near = [k for k in LOWER if k in model and model[k]["mean"] <= 2 * floor[k]["mean"]]
+    others = {k: v for k, v in scores.items() if k not in ("model", "floor")}
+    ahead = [k for k in LOWER if k in model and others and model[k]["mean"] < min(o[k]["mean"] for o in others.values())]
+    lines = [
+        f"{n:,} generated sequences beside {n:,} real ones of the test split, whom the model did not learn from.",
+        "The floor is the score of real people against other real people: nothing can be expected to be nearer.",
+        f"Within twice the floor: {', '.join(near) or 'none of the scores'}.",
+    ]
+    if others:
+        lines.append(f"Nearer than every baseline: {', '.join(ahead) or 'in none of the scores'}.")
+    return "\n".join(lines)
+
+
+def _scores(result: Mapping[str, Any]) -> Section:
+    scores = result["scores"]
+    sources = ["model", "floor", *(s for s in scores if s not in ("model", "floor"))]
+    rows: list[tuple[Any, ...]] = [("score", "better", *sources)]
+    for key in scores["floor"]:
+        card = result["cards"].get(key, {})
+        rows.append((
+            card.get("name", key), "lower" if key in LOWER else "higher",
+            *(f"{scores[s][key]['mean']:.3g} ± {scores[s][key]['std']:.2g}" if key in scores[s] else "-" for s in sources),
+        ))  # fmt: skip
+    text = f"{result['n']:,} sequences a side, {result['repeats']} repeats; ± is the spread over them."
+    return Section("Scores, with their floor and baselines", text, rows)
+
+
+def _where(dataset: Dataset, real: Cells, generated: Cells) -> Section:
+    frame, n = dataset.mapper().geometry(), dataset.mapper().n_cells[0]
+    night = np.arange(real.shape[1]) * 24 // dataset.info.steps_per_day % 24 < 6
+
+    def share(cells: Cells) -> NDArray[np.float64]:
+        return np.bincount(cells.ravel(), minlength=n) / cells.size
+
+    pictures = [(figures.cells(frame, share(real), share(generated), "all steps"), "where people are, at all steps")]
+    if night.any():
+        nights = figures.cells(frame, share(real[:, night]), share(generated[:, night]), "steps from 0 to 6 o'clock")
+        pictures.append((nights, "where people are from 0 to 6 o'clock, which is mostly at home"))
+    return Section("Where people live and go", pictures=pictures)
+
+
+def _flows(dataset: Dataset, real: Cells, generated: Cells) -> Section:
+    n = dataset.mapper().n_cells[0]
+
+    def moves(cells: Cells) -> tuple[Cells, Cells]:
+        a, b = cells[:, :-1].ravel(), cells[:, 1:].ravel()
+        return np.unique((a * n + b)[a != b], return_counts=True)
+
+    (ours, our_n), (theirs, their_n) = moves(real), moves(generated)
+    pairs = np.union1d(ours, theirs)
+    counts = np.zeros((2, len(pairs)))
+    counts[0, np.searchsorted(pairs, ours)] = our_n
+    counts[1, np.searchsorted(pairs, theirs)] = their_n
+    busy = np.argsort(-counts.sum(0))[:FLOWS]
+    if not len(busy):
+        return Section("Flows", "Nobody moves, on either side.")
+    says = f"moves between the {len(busy):,} busiest pairs of cells; on the line, real and generated agree"
+    return Section("Flows", pictures=[(figures.agreement(counts[0, busy], counts[1, busy], "moves"), says)])
+
+
+def _hours(dataset: Dataset, real: Cells, generated: Cells) -> Section:
+    day = dataset.info.steps_per_day
+    hours = np.arange(1, real.shape[1]) % day
+
+    def moving(cells: Cells) -> NDArray[np.float64]:
+        moved = (cells[:, 1:] != cells[:, :-1]).mean(0)
+        return 100 * np.bincount(hours, moved, minlength=day) / np.maximum(np.bincount(hours, minlength=day), 1)
+
+    x = np.arange(day) * 24 / day
+    ticks = [(float(h), f"{h}:00") for h in range(0, 24, 6)]
+    lines = [("real", moving(real)), ("generated", moving(generated))]
+    picture = figures.curves(x, lines, "hour of the day", "% who move in this step", ticks=ticks)
+    return Section("Times of the day", pictures=[(picture, "when people go from one cell to another")])
+
+
+def _distributions(dataset: Dataset, real: Cells, generated: Cells) -> Section:
+    mapper = dataset.mapper()
+    lat, lon = mapper.decode(np.arange(mapper.n_cells[0]))
+    day = dataset.info.steps_per_day
+    a, b = (individual.profile(cells, lat, lon, day) for cells in (real, generated))
+    hours = 24 / day
+
+    def hist(get: Any, edges: NDArray[np.float64]) -> list[tuple[str, NDArray[np.float64]]]:
+        found = []
+        for name, profile in (("real", a), ("generated", b)):
+            values = get(profile)
+            found.append((name, 100 * np.histogram(values, edges)[0] / max(len(values), 1)))
+        return found
+
+    def counts(get: Any, most: int) -> list[tuple[str, NDArray[np.float64]]]:
+        return [(name, 100 * get(p)[:most] / max(get(p).sum(), 1)) for name, p in (("real", a), ("generated", b))]
+
+    def edges(get: Any) -> NDArray[np.float64]:
+        values = get(a)
+        return np.linspace(0, max(float(np.quantile(values, 0.995)) if len(values) else 1.0, 0.1), 41)
+
+    pictures = []
+    for label, get in (("km of a move", lambda p: p.moves), ("radius of gyration, km", lambda p: p.radius)):
+        bins = edges(get)
+        picture = figures.curves((bins[1:] + bins[:-1]) / 2, hist(get, bins), label, "%", logarithmic=True)
+        pictures.append((picture, label))
+    longest = min(day * 2, len(a.durations) - 1)
+    stays = counts(lambda p: p.durations, longest + 1)
+    x = np.arange(longest + 1) * hours
+    pictures.append((figures.curves(x[1:], [(k, v[1:]) for k, v in stays], "hours of a stay", "%", logarithmic=True),
+                     "how long people stay in a cell"))  # fmt: skip
+    places = counts(lambda p: p.daily, 12)
+    most = min(len(v) for _, v in places)
+    pictures.append((figures.curves(np.arange(most), [(k, v[:most]) for k, v in places], "cells of a day", "% of days"),
+                     "to how many cells people go in a day"))  # fmt: skip
+    return Section("The distributions behind the scores", pictures=pictures)
+
+
+def _learning(run: Run) -> Section:
+    rows: list[tuple[Any, ...]] = [("stage", "epochs", "best on validation", "last")]
+    pictures = []
+    for stage in dict.fromkeys(line["stage"] for line in run.history()):
+        own = [line for line in run.history() if line["stage"] == stage]
+        figure = [line.get("valid_loss", 1 - line.get("valid_accuracy", 0)) for line in own]
+        rows.append((stage, len(own), f"{min(figure):.4g}", f"{figure[-1]:.4g}"))
+        if len(own) > 1:
+            says = f"{stage}: {'nats a token' if 'valid_loss' in own[0] else 'share of steps decoded wrong'} on validation"
+            x = [line["epoch"] for line in own]
+            pictures.append((figures.curves(x, [("validation", np.array(figure))], "epoch", "loss"), says))
+    codec = [line for line in run.history() if "valid_codes_used" in line]
+    text = ""
+    if codec:
+        best = max(codec, key=lambda line: line.get("valid_accuracy", 0))
+        text = (
+            f"The codec decodes {best['valid_accuracy']:.1%} of the steps right; {best['valid_codes_used']:.0f} codes are "
+            f"in use (as many as {best['valid_codes_perplexity']:.0f} used alike)."
+        )
+    return Section("How it learned", text, rows, pictures)
+
+
+def _audit(run: Run) -> list[Section]:
+    file = run.path / "results" / "audit.json"
+    if not file.is_file():
+        return [Section("Is it private?", f"It was not audited; before people are handed on: mobtk audit {run.path}")]
+    audit = _flat(json.loads(file.read_text(encoding="utf-8")))
+    told = [(name.replace("_", " "), _plain(value)) for name, value in audit if isinstance(value, int | float | str)]
+    rows = [("measure", "value"), *told]
+    return [Section("Is it private?", "What mobtk audit found; docs/howto/privacy.md says how to read it.", rows)]
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for key, value in tree.items():
+        name = f"{above} {key}".strip()
+        found += _flat(value, name) if isinstance(value, dict) else [(name, value)]
+    return found
+
+
+def _cards(result: Mapping[str, Any]) -> Section:
+    keys = ("name", "formula", "unit", "aggregation", "bins")
+    rows: list[tuple[Any, ...]] = [keys]
+    rows += [tuple(_plain(card.get(k, "-")) for k in keys) for card in result["cards"].values()]
+    return Section("What the scores are", rows=rows)
+
+
+def _made(run: Run, result: Mapping[str, Any]) -> Section:
+    made = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    generated = [f"mobtk generate {run.path} -n {result['n']}"] if run.recipe.task == "generate" else []
+    of_evaluation = f", of the evaluation {result['seed']}" if "seed" in result else ""
+    lines = [
+        f"mobtk build ... -o {run.path}   # with the recipe below",
+        f"mobtk train {run.path}",
+        *generated,
+        f"mobtk evaluate {run.path}",
+        "",
+        f"seed of the training {run.recipe.training.seed}{of_evaluation}; mobtk {made['mobtk']}, "
+        + ", ".join(f"{k} {v}" for k, v in made["packages"].items()),
+        f"plugins: {', '.join(made['plugins'].values())}",
+        "",
+        run.recipe.dumps(),
+    ]
+    return Section("How it was made", "\n".join(lines))
+
+
+def _plain(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

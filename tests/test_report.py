@@ -1,0 +1,82 @@
+"""Pages are whole by themselves and say what is in the results."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import mobtk
+from mobtk.cli import cli
+from mobtk.errors import BadInput
+from mobtk.report.run import run_page
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = mobtk.train(mobtk.build("tiny", tmp_path_factory.mktemp("report") / "run", weeks=400))
+    mobtk.generate(run, 80)
+    mobtk.evaluate(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    out = run.path.parent / "report.html"
+    run_page(run, out)
+    return out.read_text(encoding="utf-8")
+
+
+def test_it_needs_no_network_and_is_small(page):
+    assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,)', page)
+    assert "<script" not in page and "@import" not in page
+    assert len(page) < 2_000_000
+
+
+def test_every_picture_says_what_it_shows(page):
+    said = re.findall(r'<img src="data:[^"]+" alt="([^"]*)"', page)
+    assert len(said) > 6 and all(said)
+
+
+def test_scores_stand_beside_their_floor_and_baselines(run, page):
+    scores = json.loads((run.path / "results" / "fidelity.json").read_text())["scores"]
+    for source in scores:
+        assert f'<th scope="col">{source}</th>' in page
+    model = scores["model"]["radius"]
+    assert f"{model['mean']:.3g} ± {model['std']:.2g}" in page
+
+
+def test_it_says_how_it_was_made_and_what_was_not_done(run, page):
+    assert f"mobtk evaluate {run.path}" in page and "mobtk.rvq" in page and "It was not audited" in page
+
+
+def test_what_cannot_be_reported_is_told(run, tmp_path):
+    fresh = mobtk.build("tiny", tmp_path / "fresh", weeks=40)
+    with pytest.raises(BadInput, match="has generated nothing to report on; mobtk generate"):
+        run_page(fresh, tmp_path / "page.html")
+    done = CliRunner().invoke(cli, ["report", str(run.path), "-o", str(tmp_path / "page.txt")])
+    assert "a page ends in .html" in str(done.exception)
+
+
+def test_the_command_for_a_dataset(run, tmp_path):
+    out = tmp_path / "data.html"
+    done = CliRunner().invoke(cli, ["report", str(run.path / "data"), "-o", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0 and "Funnel" in out.read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_forecaster(tmp_path):
+    changes = {"forecast.history": 24, "forecast.horizon": 6, "training.forecaster.epochs": 0.5}
+    run = mobtk.train(mobtk.build("forecaster", tmp_path / "run", weeks=100, changes=changes))
+    with pytest.raises(BadInput, match="was not evaluated; mobtk evaluate"):
+        run_page(run, tmp_path / "page.html")
+    result = mobtk.evaluate_forecaster(run)
+    model = np.array(result["by_node"]["model"])
+    assert len(model) == len(run.data["nodes"]) and np.nanmean(model) == pytest.approx(
+        result["scores"]["model"]["mae"], rel=1e-3
+    )
+    run_page(run, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<img") >= 3 and f"{result['scores']['model']['mae']:.4g}" in page
+    assert run.data["nodes"][int(np.nanargmax(model))] in page
+    assert "on the map" in page
