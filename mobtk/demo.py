@@ -55,6 +55,8 @@ def demo(out: PathLike = "mobtk-demo", n: int = 2000, *, seed: int = 0, replace:
         f"tokenizer on held-out people: {health['valid_accuracy']:.1%} of hours decoded right, "
         f"{health['valid_codes_used']:.0f} codes used, perplexity {health['valid_codes_perplexity']:.0f}\n"
         f"seconds: {', '.join(f'{k} {v:.0f}' for k, v in clock.items())}\n"
-        f"everything is in {run.path}; next: mobtk build demo --data {run.path}/data --backbone mamba -o runs/mamba"
+        f"everything is in {run.path}; next:\n"
+        f"mobtk report {run.path} -o report.html\n"
+        f"mobtk build demo --data {run.path}/data --backbone mamba -o runs/mamba"
     )
     return result, text

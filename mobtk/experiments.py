@@ -257,6 +257,28 @@ def run_experiment(
     return result
 
 
+def stored(name: str, *, size: str | None = None, out: PathLike = "experiments") -> dict[str, Any]:
+    """The answer that was found before. ``mobtk experiment show`` does the same.
+
+    Args:
+        name: of the experiment.
+        size: of the answer; the largest there is, if not given.
+        out: folder that :func:`run_experiment` was given.
+
+    Raises:
+        BadInput: it was not answered there.
+    """
+    full_name, _ = find(name)
+    package, name = full_name.split("/")
+    for which in reversed(SIZES) if size is None else [size]:
+        file = Path(out) / package / which / f"{name}.json"
+        if file.is_file():
+            result: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+            return result
+    at = "" if size is None else f" at size {size}"
+    raise BadInput(f"{full_name} was not answered{at} in {out}; mobtk experiment run {full_name} -o {out}")
+
+
 def table(result: Mapping[str, Any]) -> str:
     """A result as text: the question, a row a case, the verdict."""
     rows = result["rows"]

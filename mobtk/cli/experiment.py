@@ -20,6 +20,23 @@ def list_(as_json: bool) -> None:
     show(rows, as_json, "\n".join(f"{row['name']:<28}{row['summary']}" for row in rows) or "no experiment is installed")
 
 
+@experiment.command("show")
+@click.argument("name")
+@click.option("--size", help="smoke, cpu or full; by default the largest that was run.")
+@click.option("-o", "--out", default="experiments", show_default=True, help="Folder of the answers.")
+@json_option
+def show_(name: str, size: str | None, out: str, as_json: bool) -> None:
+    """The answer to the question NAME that was found before."""
+    from mobtk import experiments
+
+    result = experiments.stored(name, size=size, out=out)
+    made = (
+        f"size {result['size']}, seeds {result['seeds']}, data {result['dataset']['name']}, {result['seconds']:.0f} s, "
+        f"mobtk {result['environment']['mobtk']}"
+    )
+    show(result, as_json, f"{experiments.table(result)}\n{made}")
+
+
 @experiment.command()
 @click.argument("name")
 @click.option("--size", default="cpu", show_default=True, help="smoke, cpu or full.")
