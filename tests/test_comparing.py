@@ -70,10 +70,13 @@ def test_lists_may_be_varied_and_a_mistake_does_not_keep_the_folder(tmp_path):
     quick = [f"--set={k}={v}" for k, v in QUICK.items()]
     wrong = CliRunner().invoke(cli, [*words, *quick, "--vary", "tokenizer.lengths=[[0],[200]]"])
     assert "no combination is valid" in str(wrong.exception)
+    words[words.index("60")] = "80"
     right = CliRunner().invoke(
         cli, [*words, *quick, "--vary", "tokenizer.lengths=[[1,7,168],[1,168]]"], catch_exceptions=False
     )
     assert right.exit_code == 0 and "[1, 168]" in right.output
+    run = mobtk.Run(next((tmp_path / "out" / "runs").iterdir()))
+    assert len(run.dataset()) == 80, "the data of the mistaken try were taken"
 
 
 def test_the_verdict_does_not_overclaim():
