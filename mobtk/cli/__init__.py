@@ -23,6 +23,7 @@ COMMANDS = {
     "complete": ("mobtk.cli.complete:complete", "Fill the gaps of trajectories."),
     "evaluate": ("mobtk.cli.evaluate:evaluate", "Score it, beside its floor and baselines."),
     "report": ("mobtk.cli.report:report", "A page about a run or a dataset: maps, scores, how it was made."),
+    "animate": ("mobtk.cli.animate:animate", "A week as it is decided, pass by pass."),
     "audit": ("mobtk.cli.audit:audit", "Does a generator give away who it was trained on?"),
     "compare": ("mobtk.cli.compare:compare", "Vary parts at equal size, and compare what they score."),
     "experiment": ("mobtk.cli.experiment:experiment", "Answer named questions, each with a verdict."),

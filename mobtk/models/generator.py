@@ -73,7 +73,29 @@ class Generator(nn.Module):
         generator: torch.Generator | None = None,
         bfloat16: bool = False,
     ) -> Int[Tensor, "B T"]:
-        """Draw ``n`` sequences, one for each row of traits.
+        """Draw ``n`` sequences, one for each row of traits; see :meth:`draw`."""
+        tokens = self.draw(
+            traits, n, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, coupling=coupling,
+            generator=generator, bfloat16=bfloat16,
+        )  # fmt: skip
+        return self.tokenizer.decode(tokens)
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        traits: Int[Tensor, "B n"] | None,
+        n: int,
+        *,
+        given: Shaped[Tensor, "B l *C"] | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        coupling: int | None = None,
+        generator: torch.Generator | None = None,
+        bfloat16: bool = False,
+    ) -> Shaped[Tensor, "B L *C"]:
+        """Draw the tokens of ``n`` sequences, one for each row of traits; of whole groups that are ``given``, none.
 
         Tokens of a group are decided at once, so by themselves they know nothing of each other's draw. With a
         ``coupling`` of some steps (a day), those of a group that stand in the same window of so many steps share
@@ -85,6 +107,10 @@ class Generator(nn.Module):
         state = self.backbone.new_state(n, schedule)
         draft: State = {}
         tokens = torch.empty(n, schedule.n_tokens, dtype=torch.long, device=next(self.parameters()).device)
+        known = 0 if given is None else given.shape[1]
+        if given is not None:
+            tokens = given.new_empty(n, schedule.n_tokens, *given.shape[2:])
+            tokens[:, :known] = given
         window = None if coupling is None else ((schedule.time(tokens.device) + 0.5) / coupling).long()
         wants_condition = self._wants_condition()
         for k, group in enumerate(schedule.groups()):
@@ -93,6 +119,8 @@ class Generator(nn.Module):
                 x = self._told(x, cond, wants_condition[group])
             with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bfloat16):
                 hidden = self.backbone(x, schedule, cond, state)
+                if group.stop <= known:
+                    continue
                 drawn = self.tokenizer.head.sample(
                     hidden,
                     x,
@@ -106,7 +134,7 @@ class Generator(nn.Module):
             if drawn.dtype != tokens.dtype or drawn.ndim != tokens.ndim:  # numbers rather than codes
                 tokens = drawn.new_empty(n, schedule.n_tokens, *drawn.shape[2:])
             tokens[:, group] = drawn
-        return self.tokenizer.decode(tokens)
+        return tokens
 
     def _wants_condition(self) -> Bool[Tensor, "L"]:
         """The tokens to whose inputs the condition is added: those the tokenizer names, or all where no layer knows it."""

@@ -147,9 +147,8 @@ def _scores(result: Mapping[str, Any]) -> Section:
     sources = ["model", "floor", *(s for s in scores if s not in ("model", "floor"))]
     rows: list[tuple[Any, ...]] = [("score", "better", *sources)]
     for key in scores["floor"]:
-        card = result["cards"].get(key, {})
         rows.append((
-            card.get("name", key), "lower" if key in LOWER else "higher",
+            key, "lower" if key in LOWER else "higher",
             *(f"{scores[s][key]['mean']:.3g} ± {scores[s][key]['std']:.2g}" if key in scores[s] else "-" for s in sources),
         ))  # fmt: skip
     text = f"{result['n']:,} sequences a side, {result['repeats']} repeats; ± is the spread over them."
@@ -283,9 +282,9 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
 
 
 def _cards(result: Mapping[str, Any]) -> Section:
-    keys = ("name", "formula", "unit", "aggregation", "bins")
-    rows: list[tuple[Any, ...]] = [keys]
-    rows += [tuple(_plain(card.get(k, "-")) for k in keys) for card in result["cards"].values()]
+    keys = ("formula", "unit", "aggregation", "bins")
+    rows: list[tuple[Any, ...]] = [("score", *keys)]
+    rows += [(name, *(_plain(card.get(k, "-")) for k in keys)) for name, card in result["cards"].items()]
     return Section("What the scores are", rows=rows)
 
 
