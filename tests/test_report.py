@@ -80,3 +80,15 @@ def test_the_page_of_a_forecaster(tmp_path):
     assert page.count("<img") >= 3 and f"{result['scores']['model']['mae']:.4g}" in page
     assert run.data["nodes"][int(np.nanargmax(model))] in page
     assert "on the map" in page
+
+
+def test_the_page_of_a_completer(tmp_path):
+    run = mobtk.train(
+        mobtk.build("completer", tmp_path / "run", weeks=60, changes={"width": 16, "training.completer.epochs": 1})
+    )
+    result = mobtk.evaluate_completer(run, n=20)
+    run_page(run, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for mask, scores in result["scores"].items():
+        assert f"What {mask} hides" in page and all(f"<td>{source}</td>" in page for source in scores)
+    assert page.count("<img") >= 1 and "the best baseline" in page

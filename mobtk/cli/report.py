@@ -15,7 +15,7 @@ def report(what: str, out: str, replace: bool, as_json: bool) -> None:
 
     Of a generator: maps, flows, times of the day and distributions, real beside generated; scores with their floor and
     baselines; the audit, the metric cards, the recipe and the commands that made it. Of a forecaster: errors by step and by
-    node, on the map, history and forecast.
+    node, on the map, history and forecast. Of a completer: errors by mask.
     """
     from pathlib import Path
 

@@ -15,7 +15,7 @@ from mobtk.generation import read_generated
 from mobtk.metrics import individual
 from mobtk.report import figures
 from mobtk.report.page import Section, write_page
-from mobtk.runs import Run, open_run
+from mobtk.runs import Run
 from mobtk.storage import PathLike
 
 MOST = 10_000
@@ -28,17 +28,19 @@ def run_page(run: Run | PathLike, out: PathLike) -> None:
     """The page of a run, from what it generated or foretold and how that was scored.
 
     Args:
-        run: of a generator that has generated, or of a forecaster; evaluated before.
+        run: of any task, evaluated before; that of a generator has generated, too.
         out: HTML file.
 
     Raises:
-        BadInput: it completes trajectories, of which there is no page, has generated nothing, or was not evaluated.
+        BadInput: it has generated nothing, or was not evaluated.
     """
     run = run if isinstance(run, Run) else Run(run)
     if run.recipe.task == "forecast":
         write_page(out, f"{run.path.name}: forecasts of {run.data['name']}", _forecasts(run))
         return
-    run = open_run(run, "generate")
+    if run.recipe.task == "complete":
+        write_page(out, f"{run.path.name}: points of {run.data['name']}", _completions(run))
+        return
     file = run.path / "generated.parquet"
     if not file.is_file():
         raise BadInput(f"{run.path} has generated nothing to report on; mobtk generate {run.path} -n 2000")
@@ -115,6 +117,35 @@ def _forecasts(run: Run) -> list[Section]:
         _cards(result),
         _made(run, result),
     ]
+
+
+def _completions(run: Run) -> list[Section]:
+    """The sections of a completer's page."""
+    result = _result(run, "complete")
+    sections, told = [], []
+    for mask, scores in result["scores"].items():
+        metrics = list(next(iter(scores.values())))
+        rows: list[tuple[Any, ...]] = [("told by", *metrics)]
+        rows += [(source, *(f"{values[m]:.4g}" for m in metrics)) for source, values in scores.items()]
+        best = max((gained[metrics[0]] for gained in result["skill"][mask].values()), default=None)
+        if best is not None:
+            side = "nearer" if best >= 0 else "farther off"
+            told.append(
+                f"{mask}: {abs(best):.1%} {side} than the best baseline ({metrics[0]}, {result['n'][mask]:,} pieces)"
+            )
+        pictures = []
+        ahead = result["by_step"][mask]
+        if mask.rpartition(".")[2] == "last":
+            others = sorted((s for s in ahead if not s.startswith("model")), key=lambda s: scores[s]["ade"])[:1]
+            ways = [s for s in ahead if s.startswith("model")]
+            lines = [(source, np.array(ahead[source])) for source in (*others, *ways)]
+            picture = figures.curves(np.arange(1, len(lines[0][1]) + 1), lines, "points ahead", "metres off, mean")
+            pictures.append((picture, "how far off each next point is told, beside the best baseline"))
+        sections.append(Section(f"What {mask} hides", rows=rows, pictures=pictures))
+    return [
+        Section("In short", "\n".join(told) or "No baseline was scored."),
+        *sections, _learning(run), _cards(result), _made(run, result),
+    ]  # fmt: skip
 
 
 def _some(cells: NDArray[Any], n: int, rng: np.random.Generator) -> Cells:
