@@ -27,9 +27,10 @@ from mobtk.forecasting import evaluate_forecaster
 from mobtk.generation import generate
 from mobtk.plugins import loaded, registry
 from mobtk.recipe import PARTS, Recipe
-from mobtk.report.figures import axes
+from mobtk.report import figures
 from mobtk.runs import Data, Run, built_in, find_recipe, fit_recipe, identity
-from mobtk.storage import PathLike, fingerprint, new_file, to_json, write_text
+from mobtk.storage import PathLike, fingerprint, to_json, write_text
+from mobtk.tables import aligned
 from mobtk.training import train
 
 log = logging.getLogger("mobtk")
@@ -156,7 +157,7 @@ def compare(
         many.run(_one, job, list(range(len(cases) * seeds)), "trainings")
     result = _result(folder, cases, seeds, left_out, plan)
     write_text(folder / "comparison.json", to_json(result))
-    _picture(result, folder / "comparison.png")
+    figures.comparison(result, folder / "comparison.png")
     return result
 
 
@@ -387,11 +388,7 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append([*(str(row["choice"][k]) for k in keys), str(row["width"]), f"{row['parameters']:,}",
                       f"{row['flop'] / 1e6:.3g}", f"{row['mean']:.4g}", std,
                       *(f"{row['beside'][name]:.4g}" for name in floor)])  # fmt: skip
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    shown = []
-    for line in lines:
-        words = enumerate(zip(line, widths, strict=True))
-        shown.append("  ".join(w.ljust(n) if i < len(keys) else w.rjust(n) for i, (w, n) in words))
+    shown = aligned(lines, left=len(keys))
     if result["beside"]:
         others = sorted(result["beside"].items(), key=lambda pair: pair[1])
         shown.append(f"beside: {', '.join(f'{name} {value:.4g}' for name, value in others)}")
@@ -402,29 +399,3 @@ def table(result: Mapping[str, Any]) -> str:
 def _floors(result: Mapping[str, Any]) -> bool:
     """Whether each row has a floor of its own: where maps differ, so do the data."""
     return not result["beside"] and all("floor" in row["beside"] for row in result["rows"])
-
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-MARKERS = "osD^vPX*"
-
-
-def _picture(result: Mapping[str, Any], path: Path) -> None:
-    """Score against cost, with the spread over seeds."""
-    cost, label = (
-        ("flop", "operations of a pass, MFLOP") if result["match"] != "compute" else ("parameters", "parameters, M")
-    )
-    figure, ax = axes(7.0, 4.2)
-    for i, row in enumerate(result["rows"]):
-        name = ", ".join(f"{k}={v}" for k, v in row["choice"].items())
-        ax.errorbar(row[cost] / 1e6, row["mean"], yerr=row["std"] or 0, fmt=MARKERS[i % len(MARKERS)], capsize=4,
-                    color=COLOURS[i % len(COLOURS)], label=name)  # fmt: skip
-    if "floor" in result["beside"]:
-        ax.axhline(result["beside"]["floor"], color="#718096", linestyle="--", linewidth=1, label="real against real")
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter("{x:g}")
-    ax.set_xlabel(label)
-    ax.set_ylabel(result["measure"].replace(" of ", "\nof ", 1))
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    with new_file(path) as draft:
-        figure.savefig(draft, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

@@ -33,6 +33,7 @@ from mobtk.plugins import registry
 from mobtk.recipe import PARTS_OF_TASK, Recipe
 from mobtk.runs import Data, Run, environment, identity
 from mobtk.storage import PathLike, to_json, write_text
+from mobtk.tables import aligned
 from mobtk.training import train
 
 log = logging.getLogger("mobtk")
@@ -284,9 +285,7 @@ def table(result: Mapping[str, Any]) -> str:
     rows = result["rows"]
     names = list(dict.fromkeys(key for row in rows for key in row))
     shown = [names, *([_plain(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in shown) for i in range(len(names))]
-    lines = ["  ".join(word.rjust(w) if i else word.ljust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True)))
-             for line in shown]  # fmt: skip
+    lines = aligned(shown)
     answer = {True: "holds", False: "does not hold", None: "cannot be told at this size"}[result["holds"]]
     return "\n".join([result["question"], "", *lines, "", f"{answer}: {result['verdict']}"])
 

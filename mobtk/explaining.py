@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from msgspec import Struct, field
@@ -367,9 +366,3 @@ def svg(flow: Dataflow, path: PathLike) -> None:
             ax.annotate("", (8.35, y), (8.65, y), arrowprops=arrow)
         with new_file(path) as draft:
             figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": "mobtk"})
-
-
-def as_json(flow: Dataflow) -> dict[str, Any]:
-    """A dataflow as plain data."""
-    found: dict[str, Any] = msgspec.to_builtins(flow)
-    return found

@@ -81,11 +81,8 @@ def generate(
     run = open_run(run, "generate")
     out = Path(out) if out is not None else run.path / "generated.parquet"
     asked = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "coupling": coupling}
-    sampling = msgspec.structs.asdict(run.recipe.sampling) | {k: v for k, v in asked.items() if v is not None}
-    if sampling["coupling"] is None:
-        sampling["coupling"] = run.data["steps_per_day"]
+    sampling = how_drawn(run) | {k: v for k, v in asked.items() if v is not None}
     _check_sampling(**sampling, batch=1 if batch is None else batch, seed=seed)
-    sampling["coupling"] = sampling["coupling"] or None
     if out.exists() and not replace:
         raise BadInput(f"{out} exists already; choose another file, or replace it with --force")
     names = run.recipe.traits
@@ -175,6 +172,12 @@ def _check_sampling(
         raise BadInput(f"coupling is a number of steps, or 0 for none, not {coupling}")
     if batch < 1 or seed < 0:
         raise BadInput(f"a batch is at least 1 and a seed at least 0, not batch={batch}, seed={seed}")
+
+
+def how_drawn(run: Run) -> dict[str, Any]:
+    """How tokens are drawn where nothing else is said: as the recipe does, coupled within a day if it is silent on that."""
+    sampling = msgspec.structs.asdict(run.recipe.sampling)
+    return sampling | ({"coupling": run.data["steps_per_day"]} if sampling["coupling"] is None else {})
 
 
 def _training_traits(run: Run) -> NDArray[np.int64]:

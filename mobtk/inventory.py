@@ -99,9 +99,7 @@ def describe(name: str) -> list[Description]:
 
 def _description(entry: Entry) -> Description:
     plugin = next(p for p in loaded().plugins if p.name == entry.package and p.problem is None)
-    found = Description(
-        entry.kind, entry.full_name, entry.summary, plugin.origin, plugin.licence, entry.target
-    )  # fmt: skip
+    found = Description(entry.kind, entry.full_name, entry.summary, plugin.origin, plugin.licence, entry.target)
     try:
         thing = load(entry)
     except MobtkError as error:
@@ -115,9 +113,9 @@ def _description(entry: Entry) -> Description:
         found.place = entry.target.partition(":")[0]
         return found
     found.place = place(thing)
-    makers: list[Any] = (
-        [thing.fit, thing] if issubclass(thing, SpatialMapper) else [thing]
-    )  # which is fitted, and built again
+    makers: list[Any] = [thing]
+    if issubclass(thing, SpatialMapper):
+        makers = [thing.fit, thing]  # it is fitted to data, and built again from its config
     found.doc = docstring_parser.parse(inspect.getdoc(thing) or "").description or ""
     found.options = _options(makers)
     contract = next(c for c in CONTRACTS[entry.kind] if issubclass(thing, c))

@@ -161,8 +161,12 @@ class Loaded:
 
     def add_beside(self, path: str | os.PathLike[str]) -> None:
         """Load the files of a folder ``mobtk_plugins`` beside a dataset or a run, where there is one."""
+        self.add_folder(Path(path).resolve().parent / FOLDER)
+
+    def add_folder(self, folder: str | os.PathLike[str]) -> None:
+        """Load the files of a folder, where there is one; one that cannot be loaded is told in a line."""
         only = _only()
-        for file in sorted((Path(path).resolve().parent / FOLDER).glob("[!_.]*.py")):
+        for file in sorted(Path(folder).resolve().glob("[!_.]*.py")):
             if (only is None or file.stem in only) and not any(p.origin == str(file) for p in self.plugins):
                 log.info("plugin %s", file)
                 try:

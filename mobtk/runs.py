@@ -16,8 +16,7 @@ import os
 import platform
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +36,7 @@ from mobtk.data.prepare_field import make_field
 from mobtk.data.trajectories import Trajectories, TrajectoriesInfo
 from mobtk.data.walks import make_walks
 from mobtk.errors import BadInput
+from mobtk.inventory import load
 from mobtk.models.assemble import assemble, assemble_completer, assemble_forecaster, check
 from mobtk.models.completer import Completer
 from mobtk.models.forecaster import Forecaster
@@ -132,6 +132,7 @@ class Run:
             if dataset is None:
                 dataset = built_in(folder, recipe, weeks)
             model, data = _fitted(recipe, dataset)
+            _try(model, recipe, dataset)
             step = {} if isinstance(dataset, Trajectories) else {"step": dataset.info.step}
             data = {"name": dataset.info.name, "dataset": where, **step, **data}
             write_text(folder / "recipe.toml", recipe.dumps())
@@ -285,9 +286,6 @@ def _fitted(recipe: Recipe, dataset: Data) -> tuple[Generator | Forecaster | Com
         return _fitted_completer(recipe, dataset)
     info = dataset.info
     model = assemble(recipe, dataset.mapper(), info.steps, info.trait_sizes)
-    with _tried(model):
-        tokens = model.tokenizer.encode(torch.zeros(1, info.steps, dtype=torch.long))
-        model.loss(tokens, torch.zeros(1, len(recipe.traits), dtype=torch.long) if recipe.traits else None)
     return model, {
         "steps": info.steps,
         "steps_per_day": info.steps_per_day,
@@ -306,9 +304,6 @@ def _fitted_forecaster(recipe: Recipe, field: Field, fit: bool = True) -> tuple[
     model = assemble_forecaster(recipe, places, nodes, channels, None if graph is None else torch.from_numpy(graph))
     if fit:
         model.scaler.fit(field)
-        with _tried(model):
-            steps = settings.history + settings.horizon
-            model(torch.zeros(1, settings.history, nodes, channels), torch.zeros(1, steps, dtype=torch.long))
     return model, {
         "nodes": field.nodes["name"].astype(str).tolist(),
         "channels": list(field.info.channels),
@@ -325,19 +320,25 @@ def _fitted_completer(recipe: Recipe, data: Trajectories) -> tuple[Completer, di
     model = assemble_completer(recipe)
     origin = (centre[0], centre[1]) if recipe.complete.origin == "centre" else None
     model.tokenizer.fit(collate(some, [nothing_hidden(len(t)) for t in some], data.info.timezone, origin=origin))
-    with _tried(model):
-        shown, patch = nothing_hidden(len(some[0])), model.tokenizer.patch
-        model.loss(collate(some[:1], [shown], data.info.timezone, multiple=patch, origin=origin), onward=True)
     return model, {"centre": centre, **identity(data)}
 
 
-@contextmanager
-def _tried(model: torch.nn.Module) -> Iterator[None]:
+def _try(model: Generator | Forecaster | Completer, recipe: Recipe, dataset: Data) -> None:
     """One pass of a fresh model: what would fail in training fails before anything is written."""
     model.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
-            yield
+            if isinstance(model, Generator) and isinstance(dataset, Dataset):
+                tokens = model.tokenizer.encode(torch.zeros(1, dataset.info.steps, dtype=torch.long))
+                model.loss(tokens, torch.zeros(1, len(recipe.traits), dtype=torch.long) if recipe.traits else None)
+            elif isinstance(model, Forecaster) and isinstance(dataset, Field):
+                settings = recipe.forecast
+                slots = torch.zeros(1, settings.history + settings.horizon, dtype=torch.long)
+                model(torch.zeros(1, settings.history, *dataset.info.shape[1:]), slots)
+            elif isinstance(model, Completer) and isinstance(dataset, Trajectories):
+                piece = dataset[int(dataset.rows("train")[0])][: recipe.complete.window]
+                shown, patch = nothing_hidden(len(piece)), model.tokenizer.patch
+                model.loss(collate([piece], [shown], dataset.info.timezone, multiple=patch), onward=True)
         except Exception as error:
             error.add_note("while the model was tried, before anything is written or trained")
             raise
@@ -369,9 +370,7 @@ def find_recipe(recipe: Recipe | PathLike) -> Recipe:
         if not Path(recipe).is_file():
             raise BadInput(f"recipe {recipe} is not a file")
         return Recipe.load(recipe)
-    found = registry().find("recipe", str(recipe)).load()
-    if not isinstance(found, Recipe):
-        raise BadInput(f"recipe {recipe!r} is registered by its plugin and is none")
+    found: Recipe = load(registry().find("recipe", str(recipe)))
     return found
 
 

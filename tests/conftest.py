@@ -55,3 +55,12 @@ def trained(city: Dataset, tmp_path_factory: pytest.TempPathFactory) -> mobtk.Ru
     """A tiny run, trained."""
     run = mobtk.build("tiny", tmp_path_factory.mktemp("run") / "run", data=city.path)
     return mobtk.train(run)
+
+
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> mobtk.Run:
+    """A tiny run that has generated and was evaluated."""
+    run = mobtk.train(mobtk.build("tiny", tmp_path_factory.mktemp("scored") / "run", weeks=400))
+    mobtk.generate(run, 80)
+    mobtk.evaluate(run)
+    return run

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-import mobtk
 from mobtk.report.animation import animate
 from mobtk.report.run import run_page
 
@@ -16,14 +15,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt install chromium)"),
 ]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    run = mobtk.train(mobtk.build("tiny", tmp_path_factory.mktemp("browser") / "run", weeks=400))
-    mobtk.generate(run, 80)
-    mobtk.evaluate(run)
-    return run
 
 
 @pytest.fixture
@@ -43,8 +34,8 @@ def page():
 
 
 @pytest.mark.parametrize("width", [380, 1100])
-def test_the_report_opens_and_fits_a_phone(run, page, tmp_path, width):
-    run_page(run, tmp_path / "report.html")
+def test_the_report_opens_and_fits_a_phone(scored, page, tmp_path, width):
+    run_page(scored, tmp_path / "report.html")
     page.set_viewport_size({"width": width, "height": 800})
     page.goto((tmp_path / "report.html").as_uri())
     assert page.locator("h2").count() > 6
@@ -52,8 +43,8 @@ def test_the_report_opens_and_fits_a_phone(run, page, tmp_path, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
 
 
-def test_the_controls_of_the_animation_work(run, page, tmp_path):
-    animate([run], tmp_path / "week.html", drawn=4)
+def test_the_controls_of_the_animation_work(scored, page, tmp_path):
+    animate([scored], tmp_path / "week.html", drawn=4)
     page.goto((tmp_path / "week.html").as_uri())
     now = page.locator("#now0")
     assert "after 0 of 3 passes" in now.inner_text()

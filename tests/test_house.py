@@ -18,12 +18,12 @@ FLOORS = [
     ("comparing",),
     ("report",),
     ("experiments", "usefulness", "explaining"),
-    ("inventory",),
     ("evaluation", "audit", "forecasting", "completing"),
     ("training", "generation"),
     ("lessons",),
     ("runs", "privacy"),
     ("baselines",),
+    ("inventory",),
     ("models",),
     ("tokenizers",),
     ("mappers", "backbones", "routers", "mixers", "masks"),
@@ -37,7 +37,7 @@ FLOORS = [
     ("schedule",),
     ("kernels",),
     ("isolation",),
-    ("errors", "geo", "_version"),
+    ("errors", "geo", "tables", "_version"),
 ]
 """From the roof down; a room may import its own floor's own files and any floor below."""
 

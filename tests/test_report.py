@@ -14,17 +14,9 @@ from mobtk.report.run import run_page
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    run = mobtk.train(mobtk.build("tiny", tmp_path_factory.mktemp("report") / "run", weeks=400))
-    mobtk.generate(run, 80)
-    mobtk.evaluate(run)
-    return run
-
-
-@pytest.fixture(scope="module")
-def page(run):
-    out = run.path.parent / "report.html"
-    run_page(run, out)
+def page(scored, tmp_path_factory):
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    run_page(scored, out)
     return out.read_text(encoding="utf-8")
 
 
@@ -39,29 +31,29 @@ def test_every_picture_says_what_it_shows(page):
     assert len(said) > 6 and all(said)
 
 
-def test_scores_stand_beside_their_floor_and_baselines(run, page):
-    scores = json.loads((run.path / "results" / "fidelity.json").read_text())["scores"]
+def test_scores_stand_beside_their_floor_and_baselines(scored, page):
+    scores = json.loads((scored.path / "results" / "fidelity.json").read_text())["scores"]
     for source in scores:
         assert f'<th scope="col">{source}</th>' in page
     model = scores["model"]["radius"]
     assert f"{model['mean']:.3g} ± {model['std']:.2g}" in page
 
 
-def test_it_says_how_it_was_made_and_what_was_not_done(run, page):
-    assert f"mobtk evaluate {run.path}" in page and "mobtk.rvq" in page and "It was not audited" in page
+def test_it_says_how_it_was_made_and_what_was_not_done(scored, page):
+    assert f"mobtk evaluate {scored.path}" in page and "mobtk.rvq" in page and "It was not audited" in page
 
 
-def test_what_cannot_be_reported_is_told(run, tmp_path):
+def test_what_cannot_be_reported_is_told(scored, tmp_path):
     fresh = mobtk.build("tiny", tmp_path / "fresh", weeks=40)
     with pytest.raises(BadInput, match="has generated nothing to report on; mobtk generate"):
         run_page(fresh, tmp_path / "page.html")
-    done = CliRunner().invoke(cli, ["report", str(run.path), "-o", str(tmp_path / "page.txt")])
+    done = CliRunner().invoke(cli, ["report", str(scored.path), "-o", str(tmp_path / "page.txt")])
     assert "a page ends in .html" in str(done.exception)
 
 
-def test_the_command_for_a_dataset(run, tmp_path):
+def test_the_command_for_a_dataset(scored, tmp_path):
     out = tmp_path / "data.html"
-    done = CliRunner().invoke(cli, ["report", str(run.path / "data"), "-o", str(out)], catch_exceptions=False)
+    done = CliRunner().invoke(cli, ["report", str(scored.path / "data"), "-o", str(out)], catch_exceptions=False)
     assert done.exit_code == 0 and "Funnel" in out.read_text(encoding="utf-8")
 
 

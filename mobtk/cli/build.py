@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def parts(kind: str | None, as_json: bool) -> None:
     """List the parts and recipes that are installed, all of them or those of one KIND."""
     from mobtk.errors import BadInput
-    from mobtk.plugins import loaded, registry
+    from mobtk.plugins import FOLDER, loaded, registry
     from mobtk.registry import KINDS
 
-    loaded().add_beside("run")
+    loaded().add_folder(FOLDER)
 
     if kind is not None and kind not in KINDS:
         raise BadInput(f"there is no kind of part called {kind!r}; there are {', '.join(KINDS)}")

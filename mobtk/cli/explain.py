@@ -19,6 +19,8 @@ def explain(what: str, data: str | None, pairs: tuple[str, ...], form: str | Non
     mobtk explain mstar
     mobtk explain default --set backbone=mamba -o model.svg
     """
+    import msgspec
+
     from mobtk import explaining
     from mobtk.errors import BadInput
     from mobtk.storage import write_text
@@ -35,4 +37,4 @@ def explain(what: str, data: str | None, pairs: tuple[str, ...], form: str | Non
         explaining.svg(flow, out)
     elif out is not None:
         write_text(out, words)
-    show(explaining.as_json(flow), as_json, words if out is None else f"{out}: {len(flow.boxes)} boxes")
+    show(msgspec.to_builtins(flow), as_json, words if out is None else f"{out}: {len(flow.boxes)} boxes")

@@ -1,19 +1,23 @@
 """``mobtk plugins``."""
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import click
 
 from mobtk.cli import json_option, settings, show
+
+if TYPE_CHECKING:
+    from mobtk.inventory import Description
 
 
 @click.group()
 @click.pass_context
 def plugins(ctx: click.Context) -> None:
     """List plugins, explain their problems, hold parts to their laws, begin one of your own."""
-    from mobtk.plugins import loaded
+    from mobtk.plugins import FOLDER, loaded
 
-    loaded().add_beside("run")  # a folder of plugins where one is
+    loaded().add_folder(FOLDER)
     if ctx.invoked_subcommand not in ("list", "doctor"):
         loaded().refuse_skipped(ctx.find_root().params.get("files", ()))
 
@@ -23,6 +27,7 @@ def plugins(ctx: click.Context) -> None:
 def list_(as_json: bool) -> None:
     """What is installed: distribution, licence, parts, and how long each plugin takes to load."""
     from mobtk.plugins import loaded
+    from mobtk.tables import aligned
 
     found = loaded().plugins
     rows = [("plugin", "from", "licence", "parts", "loaded in")]
@@ -30,9 +35,7 @@ def list_(as_json: bool) -> None:
         (p.name, p.origin, p.licence or "-", "skipped" if p.problem else str(p.parts), f"{p.seconds * 1000:.0f} ms")
         for p in found
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    text = "\n".join("  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-    show([p.__dict__ for p in found], as_json, text)
+    show([p.__dict__ for p in found], as_json, "\n".join(aligned(rows, left=5)))
 
 
 @plugins.command("show")
@@ -48,7 +51,7 @@ def show_(name: str, as_json: bool) -> None:
     show([msgspec.to_builtins(d) for d in found], as_json, "\n\n".join(_text(d, len(found) > 3) for d in found))
 
 
-def _text(d, short: bool) -> str:  # type: ignore[no-untyped-def]
+def _text(d: "Description", short: bool) -> str:
     lines = [f"{d.kind} {d.name}: {d.summary}", f"  {d.place}"]
     if d.problem:
         lines.append(f"  {d.problem}")

@@ -1,6 +1,6 @@
 """The generator: tokenizer, backbone and traits put together. Every family of sequence model is this one loop."""
 
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -59,26 +59,9 @@ class Generator(nn.Module):
             terms["balance"] = self.backbone.auxiliary_loss
         return terms
 
-    @torch.inference_mode()
-    def generate(
-        self,
-        traits: Int[Tensor, "B n"] | None,
-        n: int,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        coupling: int | None = None,
-        generator: torch.Generator | None = None,
-        bfloat16: bool = False,
-    ) -> Int[Tensor, "B T"]:
-        """Draw ``n`` sequences, one for each row of traits; see :meth:`draw`."""
-        tokens = self.draw(
-            traits, n, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, coupling=coupling,
-            generator=generator, bfloat16=bfloat16,
-        )  # fmt: skip
-        return self.tokenizer.decode(tokens)
+    def generate(self, traits: Int[Tensor, "B n"] | None, n: int, **sampling: Any) -> Int[Tensor, "B T"]:
+        """Draw ``n`` sequences, one for each row of traits; how, is said as in :meth:`draw`."""
+        return self.tokenizer.decode(self.draw(traits, n, **sampling))
 
     @torch.inference_mode()
     def draw(
@@ -98,8 +81,8 @@ class Generator(nn.Module):
         """Draw the tokens of ``n`` sequences, one for each row of traits; of whole groups that are ``given``, none.
 
         Tokens of a group are decided at once, so by themselves they know nothing of each other's draw. With a
-        ``coupling`` of some steps (a day), those of a group that stand in the same window of so many steps share
-        their random numbers: each still follows the model's distribution, and they agree where they can.
+        ``coupling`` of some steps (a day; without one, none or 0), those of a group that stand in the same window of so
+        many steps share their random numbers: each still follows the model's distribution, and they agree where they can.
         With ``bfloat16`` the matrix products of backbone and head are in it; the tokenizer stays exact.
         """
         schedule = self.tokenizer.schedule
@@ -111,7 +94,9 @@ class Generator(nn.Module):
         if given is not None:
             tokens = given.new_empty(n, schedule.n_tokens, *given.shape[2:])
             tokens[:, :known] = given
-        window = None if coupling is None else ((schedule.time(tokens.device) + 0.5) / coupling).long()
+        window = None
+        if coupling:
+            window = ((schedule.time(tokens.device) + 0.5) / coupling).long()
         wants_condition = self._wants_condition()
         for k, group in enumerate(schedule.groups()):
             x = self.tokenizer.next_inputs(tokens[:, : group.start], k, draft)

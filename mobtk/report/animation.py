@@ -1,6 +1,5 @@
 """A person's week as it is decided, pass by pass: how sure each hour is at each level, beside other models' way there."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from mobtk._version import __version__
 from mobtk.contracts import Cells, SpatialMapper
 from mobtk.errors import BadInput
+from mobtk.generation import how_drawn
 from mobtk.runs import Run, open_run
 from mobtk.storage import PathLike, new_file, write_text
 
@@ -79,15 +79,10 @@ def unfold(run: Run | PathLike, *, person: int = 0, seed: int = 0, drawn: int = 
     if not 0 <= person < len(rows) or drawn < 2 or most < 2:
         raise BadInput(f"person is 0 to {len(rows) - 1}, and drawn and most are 2 or more, not {person}, {drawn} and {most}")
     traits = torch.from_numpy(dataset.traits(run.recipe.traits)[rows[person : person + 1]]) if run.recipe.traits else None
-    sampling, random = run.recipe.sampling, torch.Generator().manual_seed(seed)
-    coupling = run.data["steps_per_day"] if sampling.coupling is None else sampling.coupling
+    sampling = how_drawn(run) | {"generator": torch.Generator().manual_seed(seed)}
 
     def draw(n: int, given: Tensor | None = None) -> Tensor:
-        return model.draw(
-            None if traits is None else traits.expand(n, -1), n, given=given, temperature=sampling.temperature,
-            top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p, coupling=coupling or None,
-            generator=random,
-        )  # fmt: skip
+        return model.draw(None if traits is None else traits.expand(n, -1), n, given=given, **sampling)
 
     tokens = draw(1)
     schedule = model.tokenizer.schedule
@@ -172,16 +167,9 @@ def animate(runs: Sequence[Run | PathLike], out: PathLike, *, person: int = 0, s
     environment = jinja2.Environment(loader=shelf, autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.get_template("animation.html.jinja").render(
         title="A week, as it is decided", unfoldings=unfoldings, levels=levels, days=-(-steps // day), drawn=drawn,
-        version=__version__, data=_safe(json.dumps(data, separators=(",", ":"))),
+        version=__version__, data=data,
     )  # fmt: skip
     write_text(out, page)
-
-
-def _safe(text: str) -> Any:
-    """JSON that cannot end the script it stands in."""
-    import markupsafe
-
-    return markupsafe.Markup(text.replace("<", "\\u003c"))
 
 
 def _shapes(mapper: SpatialMapper) -> list[list[list[list[float]]]]:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import geopandas
@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from mobtk.storage import PathLike, new_file
 
 BLUE, GREY, RED = "#2b6cb0", "#a0aec0", "#c05621"
 
@@ -186,3 +188,30 @@ def nodes(frame: geopandas.GeoDataFrame, values: NDArray[np.float64], label: str
     ax.set(xlabel="longitude", ylabel="latitude")
     ax.locator_params(nbins=5)
     return picture(figure)
+
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's, which those who do not see all colours can tell apart."""
+MARKERS = "osD^vPX*"
+
+
+def comparison(result: Mapping[str, Any], out: PathLike) -> None:
+    """Score against cost of a result of :func:`mobtk.compare`, with the spread over seeds, as a PNG."""
+    cost, label = "flop", "operations of a pass, millions"
+    if result["match"] == "compute":
+        cost, label = "parameters", "parameters, millions"
+    figure, ax = axes(7.0, 4.2)
+    for i, row in enumerate(result["rows"]):
+        name = ", ".join(f"{k}={v}" for k, v in row["choice"].items())
+        mark = {"fmt": MARKERS[i % len(MARKERS)], "color": COLOURS[i % len(COLOURS)]}
+        ax.errorbar(row[cost] / 1e6, row["mean"], yerr=row["std"] or 0, capsize=4, label=name, **mark)
+    if "floor" in result["beside"]:
+        ax.axhline(result["beside"]["floor"], color="#718096", linestyle="--", linewidth=1, label="real against real")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("{x:g}")
+    ax.set_xlabel(label)
+    ax.set_ylabel(result["measure"].replace(" of ", "\nof ", 1))
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    with new_file(out) as draft:
+        figure.savefig(draft, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

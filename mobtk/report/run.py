@@ -273,17 +273,18 @@ def _distributions(dataset: Dataset, real: Cells, generated: Cells) -> Section:
 
 
 def _learning(run: Run) -> Section:
+    history = run.history()
     rows: list[tuple[Any, ...]] = [("stage", "epochs", "best on validation", "last")]
     pictures = []
-    for stage in dict.fromkeys(line["stage"] for line in run.history()):
-        own = [line for line in run.history() if line["stage"] == stage]
+    for stage in dict.fromkeys(line["stage"] for line in history):
+        own = [line for line in history if line["stage"] == stage]
         figure = [line.get("valid_loss", 1 - line.get("valid_accuracy", 0)) for line in own]
         rows.append((stage, len(own), f"{min(figure):.4g}", f"{figure[-1]:.4g}"))
         if len(own) > 1:
             says = f"{stage}: {'nats a token' if 'valid_loss' in own[0] else 'share of steps decoded wrong'} on validation"
             x = [line["epoch"] for line in own]
             pictures.append((figures.curves(x, [("validation", np.array(figure))], "epoch", "loss"), says))
-    codec = [line for line in run.history() if "valid_codes_used" in line]
+    codec = [line for line in history if "valid_codes_used" in line]
     text = ""
     if codec:
         best = max(codec, key=lambda line: line.get("valid_accuracy", 0))
