@@ -14,7 +14,7 @@ def mobtk_register(registry: Registry) -> None:
         "polygons", "mobtk.mappers.polygons:Polygons", "Polygons of your own: districts, zones; levels by column"
     )
 
-    registry.tokenizer("cells", "mobtk.tokenizers.cells:CellTokens", "One token a step: the cell; autoregressive")
+    registry.tokenizer("cells", "mobtk.tokenizers.cells:CellTokens", "One token a step: the cell; step by step, or masked")
     registry.tokenizer("rvq", "mobtk.tokenizers.rvq:ResidualVQ", "Multi-scale residual codes, coarse to fine")
     registry.tokenizer("points", "mobtk.tokenizers.points:Points", "For points: steps in units of each trajectory; patches")
     registry.tokenizer("patches", "mobtk.tokenizers.patches:Patches", "For fields: a token for so many steps of a node")
@@ -44,6 +44,7 @@ def mobtk_register(registry: Registry) -> None:
 
     registry.recipe("default", "mobtk.recipe:DEFAULT", "Coarse to fine: grid, rvq, transformer")
     registry.recipe("autoregressive", "mobtk.recipe:AUTOREGRESSIVE", "Hour by hour: grid, cells, gpt2")
+    registry.recipe("masked", "mobtk.recipe:MASKED", "A few passes, each amid the hours of those before: grid, cells, transformer")
     registry.recipe("forecaster", "mobtk.recipe:FORECASTER", "A field: patches of each node through a transformer")
     registry.recipe("completer", "mobtk.recipe:COMPLETER", "Points: predict, fill gaps, tell travel times")
     registry.recipe("demo", "mobtk.recipe:DEMO", "The default, sized for a few minutes on two cores")

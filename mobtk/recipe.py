@@ -289,6 +289,11 @@ AUTOREGRESSIVE = Recipe(
     backbone=Part("gpt2"),
     training=Training(generator=Stage(epochs=40, batch=32, lr=1e-3)),
 )
+MASKED = Recipe(
+    source="cells in eight passes, each amid those before (masked generation, Chang et al. 2022)",
+    tokenizer=Part("cells", {"passes": 8}),
+    training=Training(generator=Stage(epochs=40, batch=32, lr=1e-3)),
+)
 DEMO = Recipe(
     source="the default, sized for a few minutes on two cores",
     width=64,

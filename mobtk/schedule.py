@@ -54,12 +54,15 @@ class Schedule:
     def masked(cls, known: Sequence[bool], passes: int = 1) -> "Schedule":
         """Known steps first, as one group; then the hidden ones in ``passes`` groups of about equal length.
 
-        The tokens are permuted: ``times`` says which step each one is. The hidden steps are dealt out in
-        turn (every ``passes``-th step to a group), so that each pass covers the whole sequence.
+        The tokens are permuted: ``times`` says which step each one is. Every ``passes``-th hidden step is of one group, so
+        that each pass covers the whole sequence; and each pass stands midway between those before it (van der Corput's
+        order: of eight, the first, fifth, third, seventh, ...), so that most steps are decided between decided ones.
         """
         seen = [t for t, k in enumerate(known) if k]
         hidden = [t for t, k in enumerate(known) if not k]
-        groups = [seen, *(hidden[p::passes] for p in range(passes))]
+        bits = (passes - 1).bit_length()
+        order = sorted(range(passes), key=lambda p: f"{p:0{bits}b}"[::-1])
+        groups = [seen, *(hidden[p::passes] for p in order)]
         groups = [g for g in groups if g]
         return cls(tuple(len(g) for g in groups), tuple(float(t) for g in groups for t in g))
 
@@ -94,6 +97,13 @@ class Schedule:
     def is_autoregressive(self) -> bool:
         """Whether every group is a single token, so that the mask is the plain causal one."""
         return all(n == 1 for n in self.lengths)
+
+    @property
+    def family(self) -> str:
+        """What models of such a schedule are called: step by step, coarse to fine, or masked."""
+        if self.is_autoregressive:
+            return "step by step"
+        return "masked" if len(set(self.times)) == self.n_tokens == max(self.times) + 1 else "coarse to fine"
 
     def group_of(self) -> Int[Tensor, "L"]:
         """The group of each token."""

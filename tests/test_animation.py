@@ -17,11 +17,12 @@ def runs(tmp_path_factory):
     coarse = mobtk.train(mobtk.build("tiny", folder / "coarse", weeks=200))
     changes = {"width": 16, "backbone.depth": 1, "training.generator.epochs": 1}
     hourly = mobtk.train(mobtk.build("autoregressive", folder / "hourly", data=coarse.path / "data", changes=changes))
-    return coarse, hourly
+    masked = mobtk.train(mobtk.build("masked", folder / "masked", data=coarse.path / "data", changes=changes))
+    return coarse, hourly, masked
 
 
 def test_a_week_comes_about(runs):
-    for run, passes in zip(runs, (3, 168), strict=True):
+    for run, passes in zip(runs, (3, 168, 8), strict=True):
         told = unfold(run, drawn=6, most=9)
         assert told.passes == passes and told.frames[0].passes == 0 and told.frames[-1].passes == passes
         assert [f.tokens for f in told.frames] == sorted(f.tokens for f in told.frames)
@@ -47,7 +48,7 @@ def test_the_page_is_whole_by_itself(runs, tmp_path):
     page = (tmp_path / "week.html").read_text(encoding="utf-8")
     assert not re.findall(r"(?:src|href)=", page)
     data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
-    assert len(data["unfoldings"]) == 2 and data["levels"][0] == "cell"
+    assert len(data["unfoldings"]) == 3 and data["levels"][0] == "cell"
     shown = {str(c) for u in data["unfoldings"] for f in u["frames"] for c in f["cells"]}
     assert shown <= set(data["shapes"]) and shown <= set(data["colours"])
     for control in ("play", "back", "next", "at", "level"):

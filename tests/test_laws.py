@@ -5,13 +5,21 @@ from functools import partial
 import pytest
 
 from mobtk.testing import LAWS, cases, check_parts
+from mobtk.testing.checking import with_options
 from mobtk.testing.laws.common import options_have_defaults
+from mobtk.tokenizers.cells import CellTokens
 from mobtk.tokenizers.points import Points
 
 
 @pytest.mark.parametrize(("part", "law"), cases())
 def test_law(part, law):
     law(part)
+
+
+@pytest.mark.parametrize("law", LAWS["tokenizer"])
+@pytest.mark.parametrize("passes", [1, 5, 8, 24])
+def test_laws_hold_in_any_number_of_passes(law, passes):
+    law(with_options(CellTokens, passes=passes))
 
 
 @pytest.mark.parametrize("law", LAWS["point tokenizer"])

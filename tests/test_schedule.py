@@ -50,6 +50,24 @@ def test_masked_schedule_has_the_known_first():
     assert Schedule.masked([False, False]).lengths == (2,)
 
 
+def test_each_pass_of_a_masked_schedule_stands_amid_those_before():
+    assert Schedule.masked([False] * 8, passes=8).times == (0.0, 4.0, 2.0, 6.0, 1.0, 5.0, 3.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "family"),
+    [
+        (Schedule.autoregressive(5), "step by step"),
+        (Schedule.coarse_to_fine([1, 2, 4], 4), "coarse to fine"),
+        (Schedule.coarse_to_fine([1, 4], 4), "coarse to fine"),
+        (Schedule.masked([False] * 6, passes=3), "masked"),
+        (Schedule.masked([True, False, True], passes=1), "masked"),
+    ],
+)
+def test_families(schedule, family):
+    assert schedule.family == family
+
+
 @pytest.mark.parametrize("bad", [(), (1, 0), (-1,)])
 def test_empty_groups_are_refused(bad):
     with pytest.raises(ValueError, match="at least one token"):

@@ -15,9 +15,10 @@ def experiment() -> None:
 def list_(as_json: bool) -> None:
     """The experiments that are installed."""
     from mobtk.plugins import registry
+    from mobtk.tables import aligned
 
     rows = [{"name": f"{e.package}/{e.name}", "summary": e.summary} for e in registry().entries("experiment")]
-    show(rows, as_json, "\n".join(f"{row['name']:<28}{row['summary']}" for row in rows) or "no experiment is installed")
+    show(rows, as_json, "\n".join(aligned([(row["name"], row["summary"]) for row in rows])) or "no experiment is installed")
 
 
 @experiment.command("show")

@@ -59,6 +59,7 @@ class Generator(nn.Module):
             terms["balance"] = self.backbone.auxiliary_loss
         return terms
 
+    @torch.inference_mode()
     def generate(self, traits: Int[Tensor, "B n"] | None, n: int, **sampling: Any) -> Int[Tensor, "B T"]:
         """Draw ``n`` sequences, one for each row of traits; how, is said as in :meth:`draw`."""
         return self.tokenizer.decode(self.draw(traits, n, **sampling))

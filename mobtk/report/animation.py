@@ -59,6 +59,7 @@ class Unfolding(Struct):
     frames: list[Frame]
 
 
+@torch.inference_mode()
 def unfold(run: Run | PathLike, *, person: int = 0, seed: int = 0, drawn: int = DRAWN, most: int = MOST) -> Unfolding:
     """How one week comes about: it is drawn once, and from frame to frame more of its passes are kept and the rest is drawn
     again, several times.
@@ -92,7 +93,8 @@ def unfold(run: Run | PathLike, *, person: int = 0, seed: int = 0, drawn: int = 
     for i in keep:
         told = draw(drawn, tokens[:, : stops[i]].repeat_interleave(drawn, 0) if stops[i] else None)
         frames.append(_frame(i, stops[i], model.tokenizer.decode(told).numpy(), mapper))
-    title = f"{run.recipe.tokenizer.name} and {run.recipe.backbone.name}"
+    names = (part.name.removeprefix("mobtk.") for part in (run.recipe.tokenizer, run.recipe.backbone))
+    title = f"{schedule.family.capitalize()}: {' and '.join(names)}"
     return Unfolding(title, f"{schedule.n_tokens} tokens in {schedule.n_groups} passes", schedule.n_groups, frames)
 
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from mobtk.errors import BadInput
 from mobtk.testing.fixtures import small_mapper, stays
-from mobtk.tokenizers.cells import CellTokens
+from mobtk.tokenizers.cells import CellTokens, beside
 from mobtk.tokenizers.codebook import Codebook
 from mobtk.tokenizers.heads import CategoricalHead, draw
 from mobtk.tokenizers.rvq import ResidualVQ, default_lengths, turns_of
@@ -258,3 +258,31 @@ def test_top_k_and_top_p_together_with_shared_numbers():
     p = torch.tensor([9.0, 8.0]).softmax(0)
     assert set(drawn.unique().tolist()) == {0, 2, 4} or set(drawn.unique().tolist()) == {0, 2}
     assert abs((drawn == 2).float().mean() / (drawn == 0).float().mean() - p[1] / p[0]) < 0.06
+
+
+@pytest.mark.parametrize("passes", [1, 2, 5, 8, 24])
+def test_masked_cells_read_the_nearest_decided_cells_on_both_sides(passes):
+    mapper = small_mapper()
+    tokenizer = CellTokens(mapper, 24, 16, passes=passes)
+    schedule = tokenizer.schedule
+    assert schedule.n_groups == passes and schedule.family == ("masked" if passes < 24 else "step by step")
+    step, group = [int(t) for t in schedule.times], schedule.group_of().tolist()
+    before, after = (x.tolist() for x in beside(schedule))
+    for i in range(24):
+        known = [j for j in range(24) if group[j] < group[i]]
+        left, right = [j for j in known if step[j] < step[i]], [j for j in known if step[j] > step[i]]
+        assert before[i] == max(left, key=lambda j: step[j], default=-1)
+        assert after[i] == min(right, key=lambda j: step[j], default=-1)
+
+
+def test_in_order_is_what_a_language_model_reads():
+    tokenizer, x = CellTokens(small_mapper(), 24, 16), stays(small_mapper())
+    assert torch.equal(tokenizer.encode(x), x)
+    shifted = torch.cat([tokenizer.start.expand(len(x), 1, -1), tokenizer.embed(x[:, :-1])], dim=1)
+    assert torch.equal(tokenizer.inputs(x), shifted + tokenizer.when)
+
+
+@pytest.mark.parametrize("passes", [0, 25])
+def test_passes_are_one_to_as_many_as_steps(passes):
+    with pytest.raises(BadInput, match=r"lies in 1\.\.24"):
+        CellTokens(small_mapper(), 24, 16, passes=passes)
