@@ -44,7 +44,9 @@ def mobtk_register(registry: Registry) -> None:
 
     registry.recipe("default", "mobtk.recipe:DEFAULT", "Coarse to fine: grid, rvq, transformer")
     registry.recipe("autoregressive", "mobtk.recipe:AUTOREGRESSIVE", "Hour by hour: grid, cells, gpt2")
-    registry.recipe("masked", "mobtk.recipe:MASKED", "A few passes, each amid the hours of those before: grid, cells, transformer")
+    registry.recipe(
+        "masked", "mobtk.recipe:MASKED", "A few passes, each amid the hours of those before: grid, cells, transformer"
+    )
     registry.recipe("forecaster", "mobtk.recipe:FORECASTER", "A field: patches of each node through a transformer")
     registry.recipe("completer", "mobtk.recipe:COMPLETER", "Points: predict, fill gaps, tell travel times")
     registry.recipe("demo", "mobtk.recipe:DEMO", "The default, sized for a few minutes on two cores")

@@ -18,7 +18,8 @@ def list_(as_json: bool) -> None:
     from mobtk.tables import aligned
 
     rows = [{"name": f"{e.package}/{e.name}", "summary": e.summary} for e in registry().entries("experiment")]
-    show(rows, as_json, "\n".join(aligned([(row["name"], row["summary"]) for row in rows])) or "no experiment is installed")
+    lines = aligned([(row["name"], row["summary"]) for row in rows], left=2)
+    show(rows, as_json, "\n".join(lines) or "no experiment is installed")
 
 
 @experiment.command("show")

@@ -125,6 +125,7 @@ def everything_learns(kind: type[Backbone]) -> None:
     """A training pass gives every parameter a finite gradient."""
     backbone = _backbone(kind).train()
     x, cond = vectors(9)
+    x.requires_grad_()  # which a part without parameters wants
     backbone(x, SCHEDULES[0], cond).square().sum().backward()
     all_learn(backbone)
 
