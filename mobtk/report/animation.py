@@ -223,14 +223,18 @@ def _gif(out: PathLike, unfoldings: Sequence[Unfolding], shapes: Sequence[Any], 
                     ax.add_patch(Polygon(ring, color="#08306b", alpha=0.08 + 0.92 * (share / top) ** 0.5, linewidth=0))
             ax.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[], aspect="equal")
             ax.set_title(f"{u.title}\nafter {f.passes} of {u.passes} passes: {f.entropy[0]:.2f} bits open", fontsize=9)
-            week = figure.add_axes(((i + 0.05) / len(unfoldings), 0.03, 0.9 / len(unfoldings), 0.25))
+            week = figure.add_axes(((i + 0.13) / len(unfoldings), 0.05, 0.82 / len(unfoldings), 0.25))
             days = -(-len(f.cells) // day)
             image = np.ones((days * day, 4))
             hues = np.array([colours[c] for c in f.cells])
             image[: len(hues), :3] = hsv_to_rgb(np.stack([hues, np.full(len(hues), 0.7), np.full(len(hues), 0.65)], 1))
             image[: len(hues), 3] = (np.array(f.shares[0]) / 100) ** 1.5
             week.imshow(image.reshape(days, day, 4), aspect="auto", interpolation="nearest")
-            week.set(xticks=[], yticks=[])
+            week.set_xticks(
+                range(0, day, max(1, day // 4)), [f"{24 * h // day}:00" for h in range(0, day, max(1, day // 4))]
+            )
+            week.set_yticks(range(days), [f"day {d + 1}" for d in range(days)] if days < 15 else [""] * days)
+            week.tick_params(labelsize=7, length=2)
         FigureCanvasAgg(figure).draw()
         drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))  # type: ignore[attr-defined]
         pictures.append(drawn.convert("P", palette=Image.Palette.ADAPTIVE))

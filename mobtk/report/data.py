@@ -25,7 +25,7 @@ def check_page(report: Report, points: Points, out: PathLike) -> None:
     """
     columns = [("column", "likely", "type", "missing", "such as")]
     columns += [(c.name, c.likely or "-", c.type, f"{c.missing:.1%}", ", ".join(c.examples)) for c in report.columns]
-    sections = [Section("What it is", report.text())]
+    sections = [Section("What it is", code=report.text())]
     if report.columns:
         sections.append(Section("Columns", rows=columns))
     if len(points) and report.area is not None:

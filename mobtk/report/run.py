@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mobtk.contracts import Cells
@@ -12,7 +13,9 @@ from mobtk.data.dataset import Dataset
 from mobtk.errors import BadInput
 from mobtk.forecasting import forecast
 from mobtk.generation import read_generated
+from mobtk.lessons import Windows
 from mobtk.metrics import individual
+from mobtk.models.moe import MixtureOfExperts
 from mobtk.report import figures
 from mobtk.report.page import Section, write_page
 from mobtk.runs import Run
@@ -57,7 +60,7 @@ def run_page(run: Run | PathLike, out: PathLike) -> None:
         _hours(dataset, real, fake),
         _distributions(dataset, real, fake),
         _learning(run),
-        *_audit(run),
+        _audit(run),
         _cards(result),
         _made(run, result),
     ]
@@ -111,7 +114,7 @@ def _forecasts(run: Run) -> list[Section]:
         Section("In short", text),
         Section("Errors, beside baselines", rows=rows),
         Section("How far ahead", pictures=[(by_step, "the error at each step ahead, beside the two best baselines")]),
-        Section("Where", "The five worst nodes and the five best.", table, pictures),
+        Section("Where", "The five worst nodes and the five best.", rows=table, pictures=pictures),
         Section("History and forecast", pictures=[(drawn, says)]),
         _learning(run),
         _cards(result),
@@ -183,7 +186,7 @@ def _scores(result: Mapping[str, Any]) -> Section:
             *(f"{scores[s][key]['mean']:.3g} ± {scores[s][key]['std']:.2g}" if key in scores[s] else "-" for s in sources),
         ))  # fmt: skip
     text = f"{result['n']:,} sequences a side, {result['repeats']} repeats; ± is the spread over them."
-    return Section("Scores, with their floor and baselines", text, rows)
+    return Section("Scores, with their floor and baselines", text, rows=rows)
 
 
 def _where(dataset: Dataset, real: Cells, generated: Cells) -> Section:
@@ -253,13 +256,15 @@ def _distributions(dataset: Dataset, real: Cells, generated: Cells) -> Section:
 
     def edges(get: Any) -> NDArray[np.float64]:
         values = get(a)
-        return np.linspace(0, max(float(np.quantile(values, 0.995)) if len(values) else 1.0, 0.1), 41)
+        return np.linspace(0, max(float(np.quantile(values, 0.995)) if len(values) else 1.0, 0.1), 21)
 
     pictures = []
-    for label, get in (("km of a move", lambda p: p.moves), ("radius of gyration, km", lambda p: p.radius)):
+    how_far = ("km of a move", "how far people go at once", lambda p: p.moves)
+    how_wide = ("radius of gyration, km", "how far from their middle people are, in the mean", lambda p: p.radius)
+    for label, says, get in (how_far, how_wide):
         bins = edges(get)
         picture = figures.curves((bins[1:] + bins[:-1]) / 2, hist(get, bins), label, "%", logarithmic=True)
-        pictures.append((picture, label))
+        pictures.append((picture, says))
     longest = min(day * 2, len(a.durations) - 1)
     stays = counts(lambda p: p.durations, longest + 1)
     x = np.arange(longest + 1) * hours
@@ -292,25 +297,50 @@ def _learning(run: Run) -> Section:
             f"The codec decodes {best['valid_accuracy']:.1%} of the steps right; {best['valid_codes_used']:.0f} codes are "
             f"in use (as many as {best['valid_codes_perplexity']:.0f} used alike)."
         )
-    return Section("How it learned", text, rows, pictures)
+    text += _experts(run)
+    return Section("How it learned", text, rows=rows, pictures=pictures)
 
 
-def _audit(run: Run) -> list[Section]:
+@torch.inference_mode()
+def _experts(run: Run) -> str:
+    """How evenly the experts serve the test split, in words; nothing where there are none."""
+    if run.recipe.experts < 2 or run.recipe.task == "complete":
+        return ""
+    if run.recipe.task == "generate":
+        model, dataset = run.model(), run.dataset()
+        rows = dataset.rows("test")[:500]
+        traits = torch.from_numpy(dataset.traits(run.recipe.traits)[rows]) if run.recipe.traits else None
+        model.token_losses(model.tokenizer.encode(torch.from_numpy(dataset.cells[rows].astype(np.int64))), traits)
+        served, who = (
+            [m.served for m in model.modules() if isinstance(m, MixtureOfExperts) and m.served is not None],
+            "people",
+        )
+    else:
+        forecaster, settings, field = run.forecaster(), run.recipe.forecast, run.field()
+        windows = Windows(field, settings.history, settings.horizon, settings.season)
+        values, of_day = windows[np.array([len(field) - settings.history - settings.horizon])]
+        forecaster(values[:, : settings.history], of_day)
+        served, who = forecaster.served(), "nodes"
+    told = ""
+    for layer, chosen in enumerate(served, 1):
+        shares = np.bincount(chosen.numpy(), minlength=run.recipe.experts) / len(chosen)
+        told += f"\nLayer {layer}: {(shares > 0).sum()} of {run.recipe.experts} experts serve {who}, "
+        told += "in shares of " + ", ".join(f"{share:.0%}" for share in shares) + "."
+    return told
+
+
+def _audit(run: Run) -> Section:
     file = run.path / "results" / "audit.json"
     if not file.is_file():
-        return [Section("Is it private?", f"It was not audited; before people are handed on: mobtk audit {run.path}")]
-    audit = _flat(json.loads(file.read_text(encoding="utf-8")))
-    told = [(name.replace("_", " "), _plain(value)) for name, value in audit if isinstance(value, int | float | str)]
-    rows = [("measure", "value"), *told]
-    return [Section("Is it private?", "What mobtk audit found; docs/howto/privacy.md says how to read it.", rows)]
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for key, value in tree.items():
-        name = f"{above} {key}".strip()
-        found += _flat(value, name) if isinstance(value, dict) else [(name, value)]
-    return found
+        return Section("Is it private?", f"It was not audited; before people are handed on: mobtk audit {run.path}")
+    audit = json.loads(file.read_text(encoding="utf-8"))
+    rows: list[tuple[Any, ...]] = [("figure", "value", "what it is")]
+    rows += [(k.replace("_", " "), _plain(v), audit["meaning"][k]) for k, v in audit["figures"].items()]
+    for whose, shares in audit["uniqueness"].items():
+        says = f"share of {whose} whom {', '.join(shares)} of their points, known to somebody, tell from all others"
+        rows.append((f"unique among {whose}", ", ".join(f"{share:.0%}" for share in shares.values()), says))
+    text = f"{audit['summary']}\nOf {audit['n']:,} members and as many outsiders; docs/howto/privacy.md says how to read it."
+    return Section("Is it private?", text, rows=rows)
 
 
 def _cards(result: Mapping[str, Any]) -> Section:
@@ -336,7 +366,7 @@ def _made(run: Run, result: Mapping[str, Any]) -> Section:
         "",
         run.recipe.dumps(),
     ]
-    return Section("How it was made", "\n".join(lines))
+    return Section("How it was made", code="\n".join(lines))
 
 
 def _plain(value: Any) -> str:
