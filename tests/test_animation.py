@@ -50,7 +50,7 @@ def test_the_page_is_whole_by_itself(runs, tmp_path):
     data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)[1])
     assert len(data["unfoldings"]) == 3 and data["levels"][0] == "cell"
     shown = {str(c) for u in data["unfoldings"] for f in u["frames"] for c in f["cells"]}
-    assert shown <= set(data["shapes"]) and shown <= set(data["colours"])
+    assert shown <= set(data["shapes"]) and shown == {c for of_model in data["colours"] for c in of_model}
     for control in ("play", "back", "next", "at", "level"):
         assert f'id="{control}"' in page and f'"{control}"' in page.split("<script>")[1]
 

@@ -14,6 +14,7 @@ from mobtk._version import __version__
 from mobtk.contracts import Cells, SpatialMapper
 from mobtk.errors import BadInput
 from mobtk.generation import how_drawn
+from mobtk.report import figures
 from mobtk.runs import Run, open_run
 from mobtk.storage import PathLike, new_file, write_text
 
@@ -21,6 +22,8 @@ DRAWN = 32
 """Continuations that are drawn from each moment on, to see what is open still."""
 MOST = 25
 """Frames; of more passes some are left out."""
+OTHERS = "#8a8f98"
+"""Of places that have no colour of their own."""
 
 
 class Frame(Struct):
@@ -154,16 +157,16 @@ def animate(runs: Sequence[Run | PathLike], out: PathLike, *, person: int = 0, s
         raise BadInput(f"{out} is neither a page (.html) nor a moving picture (.gif)")
     unfoldings = [unfold(run, person=person, seed=seed, drawn=drawn) for run in found]
     mapper, day = found[0].mapper(), found[0].data["steps_per_day"]
-    shapes, colours = _shapes(mapper), _colours(mapper)
+    shapes = _shapes(mapper)
     if kind == "gif":
-        _gif(out, unfoldings, shapes, colours, day)
+        _gif(out, unfoldings, shapes, day)
         return
     steps, levels = found[0].data["steps"], level_names(len(mapper.n_cells))
     frames = [frame for unfolding in unfoldings for frame in unfolding.frames]
     used = {cell for frame in frames for cell, _ in frame.sure} | {cell for frame in frames for cell in frame.cells}
     data = {
         "unfoldings": to_builtins(unfoldings), "day": day, "levels": levels,
-        "shapes": {c: shapes[c] for c in sorted(used)}, "colours": {c: colours[c] for c in sorted(used)},
+        "shapes": {c: shapes[c] for c in sorted(used)}, "colours": [_colours(u) for u in unfoldings],
     }  # fmt: skip
     shelf = jinja2.PackageLoader("mobtk.report", ".")
     environment = jinja2.Environment(loader=shelf, autoescape=True, undefined=jinja2.StrictUndefined)
@@ -192,20 +195,21 @@ def _shapes(mapper: SpatialMapper) -> list[list[list[list[float]]]]:
     return found
 
 
-def _colours(mapper: SpatialMapper) -> list[float]:
-    """A hue of each cell, 0 to 1; those of one district are near each other."""
-    n = mapper.n_cells[0]
-    level = min(len(mapper.n_cells) - 1, 1)
-    parents = mapper.coarsen(np.arange(n), level)
-    golden = 0.618034
-    inside = (np.arange(n) * golden) % 1
-    return [round(float(x), 3) for x in ((parents * golden) % 1 + 0.06 * inside) % 1]
+def _colours(unfolding: Unfolding) -> dict[int, str]:
+    """A colour for each place that is anywhere the likeliest: one of their own for those where most of the week is spent in the
+    end, which those who do not see all colours can tell apart, and grey for the others.
+    """
+    places, hours = np.unique(unfolding.frames[-1].cells, return_counts=True)
+    ranked = places[np.argsort(-hours, kind="stable")].tolist()
+    seen = {cell for frame in unfolding.frames for cell in frame.cells}
+    own = dict(zip(ranked, figures.COLOURS, strict=False))
+    return {cell: own.get(cell, OTHERS) for cell in sorted(seen)}
 
 
-def _gif(out: PathLike, unfoldings: Sequence[Unfolding], shapes: Sequence[Any], colours: Sequence[float], day: int) -> None:
+def _gif(out: PathLike, unfoldings: Sequence[Unfolding], shapes: Sequence[Any], day: int) -> None:
     """The frames as pictures, one after the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import hsv_to_rgb
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
     from matplotlib.patches import Polygon
     from PIL import Image
@@ -226,9 +230,9 @@ def _gif(out: PathLike, unfoldings: Sequence[Unfolding], shapes: Sequence[Any], 
             week = figure.add_axes(((i + 0.13) / len(unfoldings), 0.05, 0.82 / len(unfoldings), 0.25))
             days = -(-len(f.cells) // day)
             image = np.ones((days * day, 4))
-            hues = np.array([colours[c] for c in f.cells])
-            image[: len(hues), :3] = hsv_to_rgb(np.stack([hues, np.full(len(hues), 0.7), np.full(len(hues), 0.65)], 1))
-            image[: len(hues), 3] = (np.array(f.shares[0]) / 100) ** 1.5
+            colours = _colours(u)
+            image[: len(f.cells), :3] = [to_rgb(colours[c]) for c in f.cells]
+            image[: len(f.cells), 3] = (np.array(f.shares[0]) / 100) ** 1.5
             week.imshow(image.reshape(days, day, 4), aspect="auto", interpolation="nearest")
             week.set_xticks(
                 range(0, day, max(1, day // 4)), [f"{24 * h // day}:00" for h in range(0, day, max(1, day // 4))]

@@ -185,7 +185,8 @@ def scales(lab: Lab) -> Outcome:
     for name, recipe in cases.items():
         folder = "diary" if recipe == base else f"scales-{name.split(',')[0]}"
         runs = [lab.run(folder, recipe, seed) for seed in range(lab.seeds)]
-        scores = [lab.scores(run)["model"] for run in runs]
+        found = [lab.scores(run) for run in runs]
+        scores = [f["model"] for f in found]
         error[name] = _mean([s[m] for s in scores for m in INDIVIDUAL])
         model = runs[0].model()
         rows.append({
@@ -196,6 +197,8 @@ def scales(lab: Lab) -> Outcome:
             "weeks/s, batch 1": weeks_per_second(model, 1),
             "weeks/s, batch 64": weeks_per_second(model, 64),
         })  # fmt: skip
+    floor = {m: found[0]["floor"][m] for m in INDIVIDUAL}
+    rows.append({"scales": "floor", "mean JSD": _mean([*floor.values()]), **floor})
     best = min(error, key=lambda k: error[k])
     return Outcome(
         f"the smallest mean JSD has K = {best} ({error[best]:.4f}); K = 8 has {error['8']:.4f}", best == "8", rows

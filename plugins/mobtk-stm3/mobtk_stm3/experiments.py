@@ -38,16 +38,16 @@ def sized(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def _compare(
-    lab: Lab, cases: Mapping[str, Recipe], more: Callable[[Run], dict[str, float]] | None = None, *, baselines: bool = False
+    lab: Lab, cases: Mapping[str, Recipe], more: Callable[[Run], dict[str, float]] | None = None
 ) -> list[dict[str, Any]]:
-    """A row a case: errors on the test split, mean and spread over seeds; then those of the baselines, if asked for."""
+    """A row a case: errors on the test split, mean and spread over seeds; then those of the baselines."""
     rows: list[dict[str, Any]] = []
     others: dict[str, dict[str, float]] = {}
     for name, recipe in cases.items():
         found: list[dict[str, float]] = []
         for seed in range(lab.seeds):
             run = lab.run(name, recipe, seed)
-            scores = lab.errors(run, baselines=baselines and not others)
+            scores = lab.errors(run, baselines=not others)
             others |= {k: v for k, v in scores.items() if k != "model"}
             found.append({**scores["model"], **(more(run) if more else {})})
         rows.append({"case": name, **_summary(found)})
@@ -167,7 +167,7 @@ def scales(lab: Lab) -> Outcome:
         other = base.change("tokenizer.kernels", kernels).change("backbone.kernels", kernels)
         cases["stm3" if n == 4 else f"{n}-scales"] = base if n == 4 else other.change("width", 16 // n * n)
     rows = _compare(lab, cases)
-    best, second = sorted(rows, key=lambda row: row["mae"])[:2]
+    best, second = sorted((row for row in rows if row["case"] in cases), key=lambda row: row["mae"])[:2]
     outcome = _verdict(rows, best["case"], second["case"], f"at about one width {best['case']} is the nearest (stm3 has 4)")
     outcome.holds = outcome.holds and best["case"] == "stm3"
     return outcome
@@ -244,7 +244,7 @@ def published_vs_corrected(lab: Lab) -> Outcome:
         "gpt2": base.change("backbone", {"name": "mobtk.gpt2", "options": {"depth": 1}}),
         "transformer": base.change("backbone", {"name": "mobtk.transformer", "options": {"depth": 1}}),
     }
-    rows = _compare(lab, cases, baselines=True)
+    rows = _compare(lab, cases)
     outcome = _verdict(rows, "stm3", "stm3-published", "without its faults STM3 is nearer")
     best = min(rows, key=lambda row: row["mae"])
     outcome.verdict += f"; the smallest of all has {best['case']}, {best['mae']:.4g}"
