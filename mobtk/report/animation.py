@@ -196,8 +196,8 @@ def _shapes(mapper: SpatialMapper) -> list[list[list[list[float]]]]:
 
 
 def _colours(unfolding: Unfolding) -> dict[int, str]:
-    """A colour for each place that is anywhere the likeliest: one of their own for those where most of the week is spent in the
-    end, which those who do not see all colours can tell apart, and grey for the others.
+    """A colour for each place that is anywhere the likeliest: one of its own, for everybody to tell apart, where most of the
+    week is spent in the end, and grey for the others.
     """
     places, hours = np.unique(unfolding.frames[-1].cells, return_counts=True)
     ranked = places[np.argsort(-hours, kind="stable")].tolist()
