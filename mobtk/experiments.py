@@ -249,6 +249,7 @@ def run_experiment(
         "size": size,
         "settings": dict(lab.settings),
         "seeds": seeds,
+        "data": [Path(path).name for path in given],
         "dataset": {"name": data_used.info.name, "fingerprint": data_used.fingerprint, "rows": rows},
         **msgspec.to_builtins(outcome),
         "seconds": round(time.perf_counter() - started, 1),
@@ -278,6 +279,13 @@ def stored(name: str, *, size: str | None = None, out: PathLike = "experiments")
             return result
     at = "" if size is None else f" at size {size}"
     raise BadInput(f"{full_name} was not answered{at} in {out}; mobtk experiment run {full_name} -o {out}")
+
+
+def command(result: Mapping[str, Any]) -> str:
+    """What was typed to get a result; data of its own by their name."""
+    words = ["mobtk experiment run", result["experiment"], "--size", result["size"]]
+    words += ["--seeds", str(result["seeds"])] if result["seeds"] > 1 else []
+    return " ".join(words + [f"--data {name}" for name in result["data"]])
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ def show_(name: str, size: str | None, out: str, as_json: bool) -> None:
 
     result = experiments.stored(name, size=size, out=out)
     made = (
+        f"{experiments.command(result)}\n"
         f"size {result['size']}, seeds {result['seeds']}, data {result['dataset']['name']}, {result['seconds']:.0f} s, "
         f"mobtk {result['environment']['mobtk']}"
     )

@@ -119,9 +119,8 @@ def specialisation(lab: Lab) -> Outcome:
     _draw(pictures, file)
     a, b = (float(row["silhouette"]) for row in rows)
     holds = None if np.isnan(a) or np.isnan(b) else bool(a > b)
-    return Outcome(
-        f"outputs of different experts are further apart with it: silhouette {a:.2f} against {b:.2f}; {file}", holds, rows
-    )
+    said = f"outputs of different experts are further apart with it: silhouette {a:.2f} against {b:.2f}; {file.name}"
+    return Outcome(said, holds, rows)
 
 
 def expert_outputs(run: Run, field: Field) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
