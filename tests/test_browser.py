@@ -43,6 +43,20 @@ def test_the_report_opens_and_fits_a_phone(scored, page, tmp_path, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the screen"
 
 
+def test_the_report_is_used_by_keyboard_and_printed(scored, page, tmp_path):
+    run_page(scored, tmp_path / "report.html")
+    page.goto((tmp_path / "report.html").as_uri())
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    chosen = page.evaluate("document.activeElement.textContent")
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash == '#s4'")
+    assert page.locator("#s4 h2").inner_text() == chosen
+    assert page.evaluate("document.querySelector('#s4').getBoundingClientRect().top") < 50
+    page.pdf(path=tmp_path / "report.pdf")
+    assert (tmp_path / "report.pdf").read_bytes()[:5] == b"%PDF-"
+
+
 def test_the_controls_of_the_animation_work(scored, page, tmp_path):
     animate([scored], tmp_path / "week.html", drawn=4)
     page.goto((tmp_path / "week.html").as_uri())

@@ -9,8 +9,10 @@ import geopandas
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from mobtk.geo import metres_a_degree
 from mobtk.storage import PathLike, new_file
 
 BLUE, GREY, RED = "#2b6cb0", "#a0aec0", "#c05621"
@@ -29,6 +31,15 @@ def axes(width: float = 6.0, height: float = 3.0) -> tuple[Figure, Any]:
     ax = figure.add_subplot()
     ax.spines[["top", "right"]].set_visible(False)
     return figure, ax
+
+
+def plain(axis: Any) -> None:
+    """Numbers as one writes them on a logarithmic axis, few enough not to overlap."""
+    low, high = sorted(axis.get_view_interval())
+    wide = high > 100 * low > 0
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=7))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def density(lat: NDArray[np.float64], lon: NDArray[np.float64], box: Sequence[float]) -> str:
@@ -130,14 +141,31 @@ def cells(frame: geopandas.GeoDataFrame, real: NDArray[np.float64], generated: N
     shown.boundary.plot(ax=right, color="#e2e8f0", linewidth=0.2)
     seen.plot(column="difference", ax=right, cmap="PuOr_r", norm=TwoSlopeNorm(0, -far, far))
     right.set_title("generated - real", fontsize=10)
+    west, south, east, north = seen.total_bounds
+    edge = 0.03 * max(east - west, north - south)
     for ax in (left, middle, right):
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
+        ax.set(xlim=(west - edge, east + edge), ylim=(south - edge, north + edge))
         for side in ax.spines.values():
             side.set_visible(False)
+    _scale_bar(left, seen.total_bounds)
     scale = figure.colorbar(left.collections[-1], ax=[left, middle], shrink=0.7, location="bottom", aspect=40)
     scale.set_label(f"% of {what}")
+    plain(scale.ax.xaxis)
     figure.colorbar(right.collections[-1], ax=right, shrink=0.9, location="bottom", label="percentage points")
     return picture(figure)
+
+
+def _scale_bar(ax: Any, bounds: Sequence[float]) -> None:
+    """A bar of so many kilometres, at most a third of the width, in the lower left of a map in degrees."""
+    west, south, east, _ = bounds
+    degree = metres_a_degree(south)[0] / 1000
+    most = (east - west) * degree / 3
+    power = 10.0 ** np.floor(np.log10(max(most, 1e-3)))
+    km = max((m * power for m in (1, 2, 5) if m * power <= most), default=power)
+    below = ax.get_ylim()[0]
+    ax.plot([west, west + km / degree], [below, below], color="black", linewidth=2, clip_on=False)
+    ax.annotate(f"{km:g} km", (west, below), (0, -4), textcoords="offset points", va="top", fontsize=8)
 
 
 def curves(
@@ -152,9 +180,11 @@ def curves(
     """Real, generated and perhaps others over one axis."""
     figure, ax = axes(6.4, 2.9)
     for (name, y), colour, style in zip(lines, ("#000000", BLUE, RED), ("-", "--", ":"), strict=False):
-        ax.plot(x, y, color=colour, linestyle=style, label=name)
+        shown = np.where(y > 0, y, np.nan) if logarithmic else y
+        ax.plot(x, shown, color=colour, linestyle=style, label=name, marker=".", markersize=3)
     if logarithmic:
         ax.set_yscale("log")
+        plain(ax.yaxis)
     if ticks:
         ax.set_xticks([t for t, _ in ticks], [name for _, name in ticks], fontsize=8)
     ax.set_xlabel(label)
@@ -177,6 +207,8 @@ def agreement(real: NDArray[np.float64], generated: NDArray[np.float64], what: s
         xlim=(0.4, top * 1.3),
         ylim=(0.4, top * 1.3),
     )
+    for axis in (ax.xaxis, ax.yaxis):
+        plain(axis)
     return picture(figure)
 
 

@@ -171,6 +171,8 @@ def _short(result: Mapping[str, Any], n: int) -> str:
         "The floor is the score of real people against other real people: nothing can be expected to be nearer.",
         f"Within twice the floor: {', '.join(near) or 'none of the scores'}.",
     ]
+    if result["n"] < 100:
+        lines.append(f"Scores are of {result['n']} sequences a side, which are few: differences are mostly chance.")
     if others:
         lines.append(f"Nearer than every baseline: {', '.join(ahead) or 'in none of the scores'}.")
     return "\n".join(lines)

@@ -95,7 +95,7 @@ def routing(lab: Lab) -> Outcome:
 
     rows = _compare(lab, cases, changes)
     outcome = _verdict(rows, "stm3", "input-router", "experts by node forecast better than by window")
-    moved = {row["case"]: row["changes an epoch"] for row in rows}
+    moved = {row["case"]: row["changes an epoch"] for row in rows if row["case"] in cases}
     outcome.verdict += f"; {moved['stm3']:.1%} of them change expert in an epoch, by window {moved['input-router']:.1%}"
     return outcome
 
