@@ -245,10 +245,10 @@ def evaluate_next_place(
     run = open_run(run, "generate")
     dataset = run.dataset(data)
     model = run.model()
-    if not (model.tokenizer.schedule.is_autoregressive and model.tokenizer.exact):
+    if not (model.tokenizer.schedule.family == "step by step" and model.tokenizer.exact):
         raise BadInput(
             f"tokenizer {run.recipe.tokenizer.name!r} does not decide one step after the other, so it has no next "
-            "place; build with --tokenizer cells"
+            "place; build with --tokenizer cells (without passes)"
         )
     where = find_device(device)
     model = model.to(where)

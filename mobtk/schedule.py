@@ -101,7 +101,7 @@ class Schedule:
     @property
     def family(self) -> str:
         """What models of such a schedule are called: step by step, coarse to fine, or masked."""
-        if self.is_autoregressive:
+        if self.is_autoregressive and list(self.times) == sorted(self.times):
             return "step by step"
         return "masked" if len(set(self.times)) == self.n_tokens == max(self.times) + 1 else "coarse to fine"
 

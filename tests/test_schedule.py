@@ -62,6 +62,7 @@ def test_each_pass_of_a_masked_schedule_stands_amid_those_before():
         (Schedule.coarse_to_fine([1, 4], 4), "coarse to fine"),
         (Schedule.masked([False] * 6, passes=3), "masked"),
         (Schedule.masked([True, False, True], passes=1), "masked"),
+        (Schedule.masked([False] * 4, passes=4), "masked"),
     ],
 )
 def test_families(schedule, family):
