@@ -245,7 +245,7 @@ def evaluate_next_place(
     run = open_run(run, "generate")
     dataset = run.dataset(data)
     model = run.model()
-    if not (model.tokenizer.schedule.family == "step by step" and model.tokenizer.exact):
+    if not (model.tokenizer.schedule.family == "autoregressive" and model.tokenizer.exact):
         raise BadInput(
             f"tokenizer {run.recipe.tokenizer.name!r} does not decide one step after the other, so it has no next "
             "place; build with --tokenizer cells (without passes)"

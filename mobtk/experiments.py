@@ -285,7 +285,7 @@ def command(result: Mapping[str, Any]) -> str:
     """What was typed to get a result; data of its own by their name."""
     words = ["mobtk experiment run", result["experiment"], "--size", result["size"]]
     words += ["--seeds", str(result["seeds"])] if result["seeds"] > 1 else []
-    return " ".join(words + [f"--data {name}" for name in result["data"]])
+    return " ".join(words + [f"--data {name}" for name in result.get("data", [])])
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -272,7 +272,7 @@ def _shape(x: Tensor) -> str:
 
 
 def _passes(schedule: Schedule) -> str:
-    if schedule.is_autoregressive:
+    if schedule.family == "autoregressive":
         return f"{schedule.n_tokens} tokens, one after the other"
     if schedule.n_groups == 1:
         return f"{schedule.n_tokens} tokens, all known at once"

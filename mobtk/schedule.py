@@ -100,9 +100,11 @@ class Schedule:
 
     @property
     def family(self) -> str:
-        """What models of such a schedule are called: step by step, coarse to fine, or masked."""
+        """What models of such a schedule are called: autoregressive, coarse to fine, masked; or at once."""
         if self.is_autoregressive and list(self.times) == sorted(self.times):
-            return "step by step"
+            return "autoregressive"
+        if self.n_groups == 1:
+            return "at once"
         return "masked" if len(set(self.times)) == self.n_tokens == max(self.times) + 1 else "coarse to fine"
 
     def group_of(self) -> Int[Tensor, "L"]:

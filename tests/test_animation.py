@@ -27,6 +27,7 @@ def test_a_week_comes_about(runs):
         assert told.passes == passes and told.frames[0].passes == 0 and told.frames[-1].passes == passes
         assert [f.tokens for f in told.frames] == sorted(f.tokens for f in told.frames)
         first, last = told.frames[0], told.frames[-1]
+        assert sum(first.bits) / len(first.bits) == pytest.approx(first.entropy[0], abs=0.01) and set(last.bits) == {0}
         assert first.entropy[0] > 1 and last.entropy == [0.0] * len(last.entropy), "in the end nothing is open"
         assert set(last.shares[0]) == {100} and sum(share for _, share in last.sure) == pytest.approx(100, abs=1)
         assert all(a >= b - 0.3 for a, b in zip(first.entropy, first.entropy[1:], strict=False)), "coarse is surer than fine"

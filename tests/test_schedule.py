@@ -57,11 +57,13 @@ def test_each_pass_of_a_masked_schedule_stands_amid_those_before():
 @pytest.mark.parametrize(
     ("schedule", "family"),
     [
-        (Schedule.autoregressive(5), "step by step"),
+        (Schedule.autoregressive(5), "autoregressive"),
         (Schedule.coarse_to_fine([1, 2, 4], 4), "coarse to fine"),
         (Schedule.coarse_to_fine([1, 4], 4), "coarse to fine"),
         (Schedule.masked([False] * 6, passes=3), "masked"),
         (Schedule.masked([True, False, True], passes=1), "masked"),
+        (Schedule.masked([False] * 4), "at once"),
+        (Schedule.coarse_to_fine([4], 4), "at once"),
         (Schedule.masked([False] * 4, passes=4), "masked"),
     ],
 )

@@ -75,9 +75,10 @@ right.legend(frameon=False)
 figure.tight_layout()
 
 # %% [markdown]
-# **Quick check.** *Do points survive being told as numbers?* In float64 degrees, yes. As float32, metres from the equator
-# come back to a quarter of a metre, seconds since 1970 only to 64 s: take differences first (`mobtk experiment run
-# trajfm/codec`). *Are steps bounded?* Look before you choose a scale for them: `mobtk experiment run trajfm/deltas`.
+# **Quick check.** *Do points survive being told as numbers?* In float64, yes (`mobtk experiment run trajfm/codec`). As
+# float32, where places and dates are real, metres from the equator come back to a quarter of a metre and seconds since
+# 1970 only to 64 s: take differences first. *Are steps bounded?* Look before you choose a scale for them:
+# `mobtk experiment run trajfm/deltas`.
 #
 # **Exercise 1.** Write `median_speed(lat, lon, seconds)` in km/h (`exercises.py`; `python docs/learn/check.py 1` checks
 # it).

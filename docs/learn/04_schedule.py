@@ -89,8 +89,8 @@ for name, run in runs.items():
 # One at a time, fewer passes are faster, though coarse to fine decides more tokens. In large batches arithmetic counts,
 # not passes, and step by step catches up (`mobtk experiment run mstar/speed`).
 #
-# **Quick check.** *Does the number of scales matter?* Eight are the best on the city, one (all 168 hours at once) is three
-# times as far off: hours decided at once cannot agree (`mobtk experiment run mstar/scales`,
+# **Quick check.** *Does the number of scales matter?* On the city hardly, from two scales on; with one (all 168 hours
+# at once) weeks are three times as far off: hours decided at once cannot agree (`mobtk experiment run mstar/scales`,
 # [results](../results/mstar.md)).
 #
 # **Exercise 4.** Write `doubling(steps)`: a masked schedule whose every pass decides as many steps as all passes before it

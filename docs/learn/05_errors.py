@@ -58,9 +58,9 @@ ax.legend(frameon=False)
 # is above it where its own mistakes mislead it. Some errors grow by themselves, for people turn: those of constant
 # velocity do, too, and what matters is the distance to that line.
 #
-# **Quick check.** *Next step, or segments?* To fill a gap, learn to fill gaps: who learned segments of 15 % tells a hidden
-# block 61 m nearer than who learned next steps (`trajfm/objective`). *Do predictions shrink to the mean?* A path told by
-# medians is about two fifths as long as a true one; single steps are not short (`trajfm/collapse`).
+# **Quick check.** *Next step, or segments?* To fill a gap, learn to fill gaps: who learned segments of 15 % tells a
+# hidden block some 60 m nearer than who learned next steps (`trajfm/objective`). *Do predictions shrink to the mean?* A
+# path told by medians is about two fifths as long as a true one; single steps are not short (`trajfm/collapse`).
 #
 # **Exercise 5.** Write `growth(errors)`: the power of the number of steps with which errors grow.
 

@@ -26,4 +26,6 @@ def main(wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if not all(word.isdigit() and 0 < int(word) <= len(CHAPTERS) for word in sys.argv[1:]):
+        sys.exit(f"chapters are 1 to {len(CHAPTERS)}, not {' '.join(sys.argv[1:])}")
     sys.exit(main([str(int(word)) for word in sys.argv[1:]]))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from click import argument, command, option
+from click import IntRange, argument, command, option
+from click import Path as ClickPath
 from sklearn.metrics import roc_auc_score
 
 from mobtk import Schedule
@@ -119,8 +120,8 @@ def load(file):
 
 
 @command()
-@argument("chapters", nargs=-1, type=int)
-@option("--file", default=HERE / "exercises.py", help="Whose answers.")
+@argument("chapters", nargs=-1, type=IntRange(1, 12))
+@option("--file", default=HERE / "exercises.py", type=ClickPath(exists=True, dir_okay=False), help="Whose answers.")
 def main(chapters, file):
     """Check the answers of some CHAPTERS, or of all."""
     given, wrong = load(file), 0

@@ -1,5 +1,6 @@
 """What the chapters share: the data, where they keep what they make, and how they end."""
 
+import getpass
 import os
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from mobtk.data.clean import Rules
 from mobtk.data.formats import Reading
 
 HERE = Path(__file__).parent
-WORK = Path(os.environ.get("MOBTK_COURSE", Path(tempfile.gettempdir()) / "mobtk-course"))
+WORK = Path(os.environ.get("MOBTK_COURSE", Path(tempfile.gettempdir()) / f"mobtk-course-{getpass.getuser()}"))
 """What chapters make, and pictures of those that run as scripts."""
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#718096"
 
@@ -54,6 +55,7 @@ def finish(number: float, says: str, figure: Figure) -> None:
     if "ipykernel" in sys.modules:
         plt.show()
         return
+    WORK.mkdir(parents=True, exist_ok=True)
     picture = WORK / f"{Path(sys.argv[0]).stem}.png"
     figure.savefig(picture)
     print(f"picture: {picture}")

@@ -36,7 +36,7 @@ class Fading(Backbone):
 
     def new_state(self, batch, schedule):
         """What is left of the past in each layer."""
-        return {i: torch.zeros(batch, len(speed)) for i, speed in enumerate(self.speeds)}
+        return {i: torch.zeros(batch, len(speed), device=speed.device) for i, speed in enumerate(self.speeds)}
 
 
 @mobtk.hookimpl

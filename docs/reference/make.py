@@ -219,14 +219,19 @@ def answers() -> str:
             try:
                 result = experiments.stored(name, out=ANSWERS)
             except mobtk.MobtkError:
+                lines.append(f"| {name}: {entry.load().question} | no answer is stored | - | - | - | - |")
                 continue
             anchor = name.replace("/", "")
             holds = {True: "yes", False: "no", None: "cannot tell"}[result["holds"]]
             holds = "only tried" if result["size"] == "smoke" else holds
             cells = [f"[{name}](#{anchor}): {result['question']}", holds, result["size"], str(result["seeds"]),
-                     result["dataset"]["name"], ", ".join(_beside(result["rows"])) or "-"]  # fmt: skip
+                     result["dataset"]["name"], "; ".join(_beside(result["rows"])) or "-"]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
             text = experiments.table(result).partition("\n\n")[2]
+            if result["size"] == "smoke":
+                text = re.sub(
+                    r"^(holds|does not hold|cannot be told at this size): ", "only tried: ", text, flags=re.MULTILINE
+                )
             typed = ["```sh", experiments.command(result), "```"]
             told += ["", f"### {name}", "", result["question"], "", *typed, "", "```text", text, "```"]
     return "\n".join([*lines, "", "## The figures", *told]) + "\n"

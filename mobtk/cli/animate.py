@@ -14,7 +14,8 @@ from mobtk.cli import force_option, json_option, show
 @force_option
 @json_option
 def animate(runs: tuple[str, ...], out: str, person: int, drawn: int, seed: int, replace: bool, as_json: bool) -> None:
-    """A person's week as it is decided, pass by pass, in RUNS side by side: coarse to fine, or hour by hour.
+    """A person's week as it is decided, pass by pass, in RUNS side by side: coarse to fine, hour by hour,
+    or masked.
 
     \b
     mobtk animate runs/coarse runs/hourly -o week.html

@@ -35,6 +35,7 @@ class Frame(Struct):
         cells: likeliest finest cell of each step.
         shares: of each level, in percent, how many of the continuations agree with the likeliest cell of each step.
         entropy: of each level, mean over the steps, in bits.
+        bits: of each step, at the finest level.
         sure: cells of the finest level and the percent of all steps that continuations spend there, most first.
     """
 
@@ -43,6 +44,7 @@ class Frame(Struct):
     cells: list[int]
     shares: list[list[int]]
     entropy: list[float]
+    bits: list[float]
     sure: list[tuple[int, float]]
 
 
@@ -104,17 +106,18 @@ def unfold(run: Run | PathLike, *, person: int = 0, seed: int = 0, drawn: int = 
 def _frame(passes: int, tokens: int, cells: Cells, mapper: SpatialMapper) -> Frame:
     shares, entropy = [], []
     likeliest: NDArray[np.int64] = cells[0]
+    of_step = np.zeros(cells.shape[1])
     for level in range(len(mapper.n_cells)):
         at = mapper.coarsen(cells.ravel(), level).reshape(cells.shape)
         best, share, bits = _agreement(at)
         likeliest = best if level == 0 else likeliest
         shares.append((100 * share).round().astype(int).tolist())
         entropy.append(round(float(bits.mean()), 3))
+        of_step = bits if level == 0 else of_step
     spent = np.bincount(cells.ravel(), minlength=mapper.n_cells[0]) / cells.size
     busy = np.argsort(-spent)[: (spent > 0).sum()]
-    return Frame(
-        passes, tokens, likeliest.tolist(), shares, entropy, [(int(c), round(100 * float(spent[c]), 2)) for c in busy]
-    )
+    sure = [(int(c), round(100 * float(spent[c]), 2)) for c in busy]
+    return Frame(passes, tokens, likeliest.tolist(), shares, entropy, of_step.round(2).tolist(), sure)
 
 
 def _agreement(cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
@@ -157,11 +160,12 @@ def animate(runs: Sequence[Run | PathLike], out: PathLike, *, person: int = 0, s
         raise BadInput(f"{out} is neither a page (.html) nor a moving picture (.gif)")
     unfoldings = [unfold(run, person=person, seed=seed, drawn=drawn) for run in found]
     mapper, day = found[0].mapper(), found[0].data["steps_per_day"]
-    shapes = _shapes(mapper)
+    shapes, events = _shapes(mapper), found[0].dataset().info.step == "event"
     if kind == "gif":
-        _gif(out, unfoldings, shapes, day)
+        _gif(out, unfoldings, shapes, day, not events)
         return
     steps, levels = found[0].data["steps"], level_names(len(mapper.n_cells))
+    unit = "visit" if events else "hour" if day == 24 else "step"
     frames = [frame for unfolding in unfoldings for frame in unfolding.frames]
     used = {cell for frame in frames for cell, _ in frame.sure} | {cell for frame in frames for cell in frame.cells}
     data = {
@@ -172,7 +176,7 @@ def animate(runs: Sequence[Run | PathLike], out: PathLike, *, person: int = 0, s
     environment = jinja2.Environment(loader=shelf, autoescape=True, undefined=jinja2.StrictUndefined)
     page = environment.get_template("animation.html.jinja").render(
         title="A week, as it is decided", unfoldings=unfoldings, levels=levels, days=-(-steps // day), drawn=drawn,
-        version=__version__, data=data,
+        unit=unit, version=__version__, data=data,
     )  # fmt: skip
     write_text(out, page)
 
@@ -206,7 +210,7 @@ def _colours(unfolding: Unfolding) -> dict[int, str]:
     return {cell: own.get(cell, OTHERS) for cell in sorted(seen)}
 
 
-def _gif(out: PathLike, unfoldings: Sequence[Unfolding], shapes: Sequence[Any], day: int) -> None:
+def _gif(out: PathLike, unfoldings: Sequence[Unfolding], shapes: Sequence[Any], day: int, clock: bool) -> None:
     """The frames as pictures, one after the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import to_rgb
@@ -234,10 +238,9 @@ def _gif(out: PathLike, unfoldings: Sequence[Unfolding], shapes: Sequence[Any], 
             image[: len(f.cells), :3] = [to_rgb(colours[c]) for c in f.cells]
             image[: len(f.cells), 3] = (np.array(f.shares[0]) / 100) ** 1.5
             week.imshow(image.reshape(days, day, 4), aspect="auto", interpolation="nearest")
-            week.set_xticks(
-                range(0, day, max(1, day // 4)), [f"{24 * h // day}:00" for h in range(0, day, max(1, day // 4))]
-            )
-            week.set_yticks(range(days), [f"day {d + 1}" for d in range(days)] if days < 15 else [""] * days)
+            quarters = range(0, day, max(1, day // 4)) if clock else ()
+            week.set_xticks(quarters, [f"{24 * h // day}:00" for h in quarters])
+            week.set_yticks(range(days), [f"day {d + 1}" for d in range(days)] if clock and days < 15 else [""] * days)
             week.tick_params(labelsize=7, length=2)
         FigureCanvasAgg(figure).draw()
         drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba()))  # type: ignore[attr-defined]

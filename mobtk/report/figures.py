@@ -132,7 +132,8 @@ def cells(frame: geopandas.GeoDataFrame, real: NDArray[np.float64], generated: N
     shown = frame.assign(real=100 * real, generated=100 * generated, difference=100 * (generated - real))
     seen = shown[(real > 0) | (generated > 0)]
     smallest = float(min(v[v > 0].min() for v in (seen["real"], seen["generated"]) if (v > 0).any()))
-    norm = LogNorm(smallest, float(max(seen["real"].max(), seen["generated"].max(), smallest * 10)))
+    largest = float(max(seen["real"].max(), seen["generated"].max()))
+    norm = LogNorm(min(smallest, largest / 10), largest)
     for ax, column in ((left, "real"), (middle, "generated")):
         shown.boundary.plot(ax=ax, color="#e2e8f0", linewidth=0.2)
         seen[seen[column] > 0].plot(column=column, ax=ax, cmap="viridis", norm=norm)
@@ -177,9 +178,9 @@ def curves(
     logarithmic: bool = False,
     ticks: Sequence[tuple[float, str]] = (),
 ) -> str:
-    """Real, generated and perhaps others over one axis."""
+    """Real, generated and up to two others over one axis."""
     figure, ax = axes(6.4, 2.9)
-    for (name, y), colour, style in zip(lines, ("#000000", BLUE, RED), ("-", "--", ":"), strict=False):
+    for (name, y), colour, style in zip(lines, ("#000000", BLUE, RED, GREY), ("-", "--", ":", "-"), strict=False):
         shown = np.where(y > 0, y, np.nan) if logarithmic else y
         ax.plot(x, shown, color=colour, linestyle=style, label=name, marker=".", markersize=3)
     if logarithmic:

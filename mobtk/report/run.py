@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mobtk.baselines import fit_baselines
 from mobtk.contracts import Cells
 from mobtk.data.dataset import Dataset
 from mobtk.errors import BadInput
@@ -57,8 +58,8 @@ def run_page(run: Run | PathLike, out: PathLike) -> None:
         _scores(result),
         _where(dataset, real, fake),
         _flows(dataset, real, fake),
-        _hours(dataset, real, fake),
-        _distributions(dataset, real, fake),
+        *([] if dataset.info.step == "event" else [_hours(dataset, real, fake)]),
+        _distributions(dataset, real, {"generated": fake, **_beside(dataset, result, n)}),
         _learning(run),
         _audit(run),
         _cards(result),
@@ -157,13 +158,15 @@ def _some(cells: NDArray[Any], n: int, rng: np.random.Generator) -> Cells:
     return some
 
 
+VACUOUS = 0.5
+"""A floor from which on twice the floor says nothing: a share of errors is 1 for who generates nobody."""
 LOWER = ("distance", "radius", "duration", "dailyloc", "rank", "density", "flow")
 
 
 def _short(result: Mapping[str, Any], n: int) -> str:
     scores = result["scores"]
     model, floor = scores["model"], scores["floor"]
-    near = [k for k in LOWER if k in model and model[k]["mean"] <= 2 * floor[k]["mean"]]
+    near = [k for k in LOWER if k in model and model[k]["mean"] <= 2 * floor[k]["mean"] and floor[k]["mean"] < VACUOUS]
     others = {k: v for k, v in scores.items() if k not in ("model", "floor")}
     ahead = [k for k in LOWER if k in model and others and model[k]["mean"] < min(o[k]["mean"] for o in others.values())]
     lines = [
@@ -194,6 +197,8 @@ def _scores(result: Mapping[str, Any]) -> Section:
 def _where(dataset: Dataset, real: Cells, generated: Cells) -> Section:
     frame, n = dataset.mapper().geometry(), dataset.mapper().n_cells[0]
     night = np.arange(real.shape[1]) * 24 // dataset.info.steps_per_day % 24 < 6
+    if dataset.info.step == "event":  # no step has an hour
+        night[:] = False
 
     def share(cells: Cells) -> NDArray[np.float64]:
         return np.bincount(cells.ravel(), minlength=n) / cells.size
@@ -239,25 +244,38 @@ def _hours(dataset: Dataset, real: Cells, generated: Cells) -> Section:
     return Section("Times of the day", pictures=[(picture, "when people go from one cell to another")])
 
 
-def _distributions(dataset: Dataset, real: Cells, generated: Cells) -> Section:
+def _beside(dataset: Dataset, result: Mapping[str, Any], n: int) -> dict[str, Cells]:
+    """As many people of the best baseline (in the mean of what is drawn), and half of the real ones: the floor."""
+    scores, rng = result["scores"], np.random.default_rng(result["seed"])
+    drawn: dict[str, Cells] = {}
+    if len(scores) > 2:
+        fitted = fit_baselines(dataset)
+        of = {s: sum(scores[s][k]["mean"] for k in LOWER[:4]) for s in scores if s in fitted}
+        best = min(of, key=lambda s: of[s])
+        drawn[best] = fitted[best].sample(n, rng).astype(np.int64)
+    held_out = dataset.cells[dataset.rows(result["split"])]
+    return drawn | {"other real people": _some(held_out, max(2, len(held_out) // 2), rng)}
+
+
+def _distributions(dataset: Dataset, real: Cells, others: Mapping[str, Cells]) -> Section:
     mapper = dataset.mapper()
     lat, lon = mapper.decode(np.arange(mapper.n_cells[0]))
     day = dataset.info.steps_per_day
-    a, b = (individual.profile(cells, lat, lon, day) for cells in (real, generated))
-    hours = 24 / day
+    profiles = {name: individual.profile(cells, lat, lon, day) for name, cells in {"real": real, **others}.items()}
+    hours, of_stay = (1.0, "visits") if dataset.info.step == "event" else (24 / day, "hours")
 
     def hist(get: Any, edges: NDArray[np.float64]) -> list[tuple[str, NDArray[np.float64]]]:
         found = []
-        for name, profile in (("real", a), ("generated", b)):
+        for name, profile in profiles.items():
             values = get(profile)
             found.append((name, 100 * np.histogram(values, edges)[0] / max(len(values), 1)))
         return found
 
     def counts(get: Any, most: int) -> list[tuple[str, NDArray[np.float64]]]:
-        return [(name, 100 * get(p)[:most] / max(get(p).sum(), 1)) for name, p in (("real", a), ("generated", b))]
+        return [(name, 100 * get(p)[:most] / max(get(p).sum(), 1)) for name, p in profiles.items()]
 
     def edges(get: Any) -> NDArray[np.float64]:
-        values = get(a)
+        values = get(profiles["real"])
         return np.linspace(0, max(float(np.quantile(values, 0.995)) if len(values) else 1.0, 0.1), 21)
 
     pictures = []
@@ -267,11 +285,15 @@ def _distributions(dataset: Dataset, real: Cells, generated: Cells) -> Section:
         bins = edges(get)
         picture = figures.curves((bins[1:] + bins[:-1]) / 2, hist(get, bins), label, "%", logarithmic=True)
         pictures.append((picture, says))
-    longest = min(day * 2, len(a.durations) - 1)
+    longest = min(day * 2, real.shape[1])
     stays = counts(lambda p: p.durations, longest + 1)
     x = np.arange(longest + 1) * hours
-    pictures.append((figures.curves(x[1:], [(k, v[1:]) for k, v in stays], "hours of a stay", "%", logarithmic=True),
+    pictures.append((figures.curves(x[1:], [(k, v[1:]) for k, v in stays], f"{of_stay} of a stay", "%", logarithmic=True),
                      "how long people stay in a cell"))  # fmt: skip
+    ranks = np.arange(1, min(100, len(lat)) + 1)
+    of_rank = [(name, 100 * np.sort(p.visits)[::-1][: len(ranks)] / max(p.visits.sum(), 1)) for name, p in profiles.items()]
+    pictures.append((figures.curves(ranks, of_rank, "rank of a cell", "% of stays", logarithmic=True),
+                     "how stays are spread over the busiest cells"))  # fmt: skip
     places = counts(lambda p: p.daily, 12)
     most = min(len(v) for _, v in places)
     pictures.append((figures.curves(np.arange(most), [(k, v[:most]) for k, v in places], "cells of a day", "% of days"),
@@ -305,18 +327,19 @@ def _learning(run: Run) -> Section:
 
 @torch.inference_mode()
 def _experts(run: Run) -> str:
-    """How evenly the experts serve the test split, in words; nothing where there are none."""
+    """How evenly experts serve people of the test split, or the nodes at the last moment; nothing where there are none."""
     if run.recipe.experts < 2 or run.recipe.task == "complete":
         return ""
     if run.recipe.task == "generate":
         model, dataset = run.model(), run.dataset()
-        rows = dataset.rows("test")[:500]
-        traits = torch.from_numpy(dataset.traits(run.recipe.traits)[rows]) if run.recipe.traits else None
-        model.token_losses(model.tokenizer.encode(torch.from_numpy(dataset.cells[rows].astype(np.int64))), traits)
-        served, who = (
-            [m.served for m in model.modules() if isinstance(m, MixtureOfExperts) and m.served is not None],
-            "people",
-        )
+        chosen, who = [], "people"
+        for rows in np.array_split(dataset.rows("test")[:512], 16):
+            tokens = model.tokenizer.encode(torch.from_numpy(dataset.cells[rows].astype(np.int64)))
+            traits = torch.from_numpy(dataset.traits(run.recipe.traits)[rows]) if run.recipe.traits else None
+            x, cond = model.inputs(tokens, traits)
+            model.backbone(x, model.tokenizer.schedule, cond)
+            chosen.append([m.served for m in model.modules() if isinstance(m, MixtureOfExperts) and m.served is not None])
+        served = [torch.cat(layer) for layer in zip(*chosen, strict=True)]
     else:
         forecaster, settings, field = run.forecaster(), run.recipe.forecast, run.field()
         windows = Windows(field, settings.history, settings.horizon, settings.season)
@@ -324,8 +347,8 @@ def _experts(run: Run) -> str:
         forecaster(values[:, : settings.history], of_day)
         served, who = forecaster.served(), "nodes"
     told = ""
-    for layer, chosen in enumerate(served, 1):
-        shares = np.bincount(chosen.numpy(), minlength=run.recipe.experts) / len(chosen)
+    for layer, experts in enumerate(served, 1):
+        shares = np.bincount(experts.numpy(), minlength=run.recipe.experts) / len(experts)
         told += f"\nLayer {layer}: {(shares > 0).sum()} of {run.recipe.experts} experts serve {who}, "
         told += "in shares of " + ", ".join(f"{share:.0%}" for share in shares) + "."
     return told
