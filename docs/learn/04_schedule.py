@@ -89,9 +89,9 @@ for name, run in runs.items():
 # One at a time, fewer passes are faster, though coarse to fine decides more tokens. In large batches arithmetic counts,
 # not passes, and step by step catches up (`mobtk experiment run mstar/speed`).
 #
-# **Quick check.** *Does the number of scales matter?* On the city hardly, from two scales on; with one (all 168 hours
-# at once) weeks are three times as far off: hours decided at once cannot agree (`mobtk experiment run mstar/scales`,
-# [results](../results/mstar.md)).
+# **Quick check.** *Does the number of scales matter?* On the city (20,000 weeks) hardly, from two scales on; with one,
+# all 168 hours at once, weeks are three times as far off: hours decided at once cannot agree
+# ([results](../results/mstar.md); `mobtk experiment run mstar/scales` asks it anew).
 #
 # **Exercise 4.** Write `doubling(steps)`: a masked schedule whose every pass decides as many steps as all passes before it
 # together.

@@ -100,4 +100,8 @@ figure.tight_layout()
 # **Exercise 10.** Write `balance(probabilities, chosen)`: the loss above.
 
 # %%
-finish(found["no balance"][-50:].mean(0).max().item(), "of all sequences go to one expert of four, without balance", figure)
+finish(
+    100 * found["no balance"][-50:].mean(0).max().item(),
+    "% of all sequences go to one expert of four, without balance",
+    figure,
+)

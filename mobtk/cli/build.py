@@ -19,6 +19,7 @@ def parts(kind: str | None, as_json: bool) -> None:
     from mobtk.errors import BadInput
     from mobtk.plugins import FOLDER, loaded, registry
     from mobtk.registry import KINDS
+    from mobtk.tables import aligned
 
     loaded().add_folder(FOLDER)
 
@@ -26,7 +27,7 @@ def parts(kind: str | None, as_json: bool) -> None:
         raise BadInput(f"there is no kind of part called {kind!r}; there are {', '.join(KINDS)}")
     found = [e for k in KINDS for e in registry().entries(k) if kind in (None, k)]
     rows = [{"kind": e.kind, "name": e.name, "full_name": e.full_name, "summary": e.summary} for e in found]
-    show(rows, as_json, "\n".join(f"{e.kind:<11}{e.name:<16}{e.package:<12}{e.summary}" for e in found))
+    show(rows, as_json, "\n".join(aligned([(e.kind, e.name, e.package, e.summary) for e in found], left=4)))
 
 
 @click.command()

@@ -19,7 +19,12 @@ def list_(as_json: bool) -> None:
 
     rows = [{"name": f"{e.package}/{e.name}", "summary": e.summary} for e in registry().entries("experiment")]
     lines = aligned([(row["name"], row["summary"]) for row in rows], left=2)
-    show(rows, as_json, "\n".join(lines) or "no experiment is installed")
+    show(
+        rows,
+        as_json,
+        "\n".join(lines)
+        or "no experiment is installed; those of the papers come with their plugins: pip install -r plugins/all.txt",
+    )
 
 
 @experiment.command("show")

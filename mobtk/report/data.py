@@ -76,9 +76,9 @@ def dataset_page(dataset: Dataset, out: PathLike) -> None:
         (f.step, f"{f.users:,}", f"{f.points:,}", "" if f.sequences is None else f"{f.sequences:,}", f.why) for f in losses
     ]
     drawn = figures.funnel([f.step for f in losses], [f.points for f in losses], [f.users for f in losses])
-    lat, lon = dataset.mapper().decode(np.arange(dataset.mapper().n_cells[0]))
-    cells = dataset.cells.ravel()
-    map_ = figures.density(lat[cells], lon[cells], told["area"])
+    mapper = dataset.mapper()
+    share = np.bincount(dataset.cells[dataset.cells >= 0], minlength=mapper.n_cells[0]) / dataset.cells.size
+    map_ = figures.shares(mapper.geometry(), share, "all steps")
     sections = [
         Section("Card", rows=facts),
         Section("Funnel", rows=steps, pictures=[(drawn, "what each step of the preparation left")]),

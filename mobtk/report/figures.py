@@ -8,6 +8,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LogNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
@@ -125,8 +126,6 @@ def cells(frame: geopandas.GeoDataFrame, real: NDArray[np.float64], generated: N
         generated: the same of others.
         what: of which they are shares.
     """
-    from matplotlib.colors import LogNorm, TwoSlopeNorm
-
     figure = Figure(figsize=(11.0, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     shown = frame.assign(real=100 * real, generated=100 * generated, difference=100 * (generated - real))
@@ -154,6 +153,22 @@ def cells(frame: geopandas.GeoDataFrame, real: NDArray[np.float64], generated: N
     scale.set_label(f"% of {what}")
     plain(scale.ax.xaxis)
     figure.colorbar(right.collections[-1], ax=right, shrink=0.9, location="bottom", label="percentage points")
+    return picture(figure)
+
+
+def shares(frame: geopandas.GeoDataFrame, share: NDArray[np.float64], what: str) -> str:
+    """Shares of cells on a map; ``what`` says of which they are."""
+    figure = Figure(figsize=(7.0, 5.6), layout="constrained")
+    ax = figure.subplots()
+    seen = frame.assign(share=100 * share)[share > 0]
+    largest = float(seen["share"].max())
+    norm = LogNorm(min(float(seen["share"].min()), largest / 10), largest)
+    seen.plot(column="share", ax=ax, cmap="viridis", norm=norm)
+    ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
+    ax.spines[:].set_visible(False)
+    _scale_bar(ax, seen.total_bounds)
+    scale = figure.colorbar(ax.collections[-1], ax=ax, shrink=0.7, location="bottom", label=f"% of {what}")
+    plain(scale.ax.xaxis)
     return picture(figure)
 
 
