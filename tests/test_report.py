@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -55,6 +56,32 @@ def test_the_command_for_a_dataset(scored, tmp_path):
     out = tmp_path / "data.html"
     done = CliRunner().invoke(cli, ["report", str(scored.path / "data"), "-o", str(out)], catch_exceptions=False)
     assert done.exit_code == 0 and "Funnel" in out.read_text(encoding="utf-8")
+
+
+def _page(run, out):
+    mobtk.generate(mobtk.train(run), 60)
+    mobtk.evaluate(run)
+    run_page(run, out)
+    return out.read_text(encoding="utf-8")
+
+
+def test_experts_are_told(tmp_path):
+    changes = {"router": "entity", "experts": 3}
+    told = _page(mobtk.build("tiny", tmp_path / "run", weeks=300, changes=changes), tmp_path / "page.html")
+    shares = re.search(r"of 3 experts serve people, in shares of ([^<.]+)", told)[1]
+    assert sum(int(share.rstrip("%")) for share in shares.split(", ")) == pytest.approx(100, abs=2)
+
+
+def test_events_have_no_hours(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(f"u{u}", 3600 * i, 52.5 + 0.01 * rng.integers(6), 13.3) for u in range(60) for i in range(16)]
+    pd.DataFrame(rows, columns=["user", "time", "lat", "lon"]).to_parquet(tmp_path / "p.parquet")
+    data = mobtk.prepare(tmp_path / "p.parquet", tmp_path / "d", time_unit="s", mapper="places", step="event", period="8",
+                         shares=(0.4, 0.1, 0.5))  # fmt: skip
+    told = _page(
+        mobtk.build("tiny", tmp_path / "run", data=data.path, changes={"tokenizer": "cells"}), tmp_path / "page.html"
+    )
+    assert "clock" not in told and "Times of the day" not in told and "how long people stay" in told
 
 
 def test_the_page_of_a_forecaster(tmp_path):

@@ -200,8 +200,8 @@ def _scores(result: Mapping[str, Any]) -> Section:
         ))  # fmt: skip
     text = (
         f"{result['n']:,} sequences a side, {result['repeats']} repeats; ± is the spread over them. What each score is "
-        "stands below; the first five are divergences in nats: 0 where distributions are alike, .69 where they have nothing in "
-        "common. Markov, time of day and EPR are simple generators that know the same people."
+        "stands below; the first five are divergences in nats: 0 where distributions are alike, .69 where they share "
+        "nothing. Markov, time of day and EPR are simple generators that know the same people."
     )
     return Section("Scores, with their floor and baselines", text, rows=rows)
 
