@@ -102,6 +102,6 @@ figure.tight_layout()
 # %%
 finish(
     100 * found["no balance"][-50:].mean(0).max().item(),
-    "% of all sequences go to one expert of four, without balance",
+    "of 100 sequences go to one expert of four, without balance",
     figure,
 )
