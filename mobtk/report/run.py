@@ -256,9 +256,7 @@ def _hours(dataset: Dataset, real: Cells, generated: Cells) -> Section:
     ticks = [(float(h), f"{h}:00") for h in range(0, 24, 6)]
     a, b = moving(real), moving(generated)
     worst = int(np.abs(a - b).argmax())
-    text = (
-        f"Farthest apart at {x[worst]:g}:00: {b[worst]:.1f} % of generated people move, and {a[worst]:.1f} % of real ones."
-    )
+    text = f"Farthest apart at {int(x[worst])}:{60 * (x[worst] % 1):02.0f}: {b[worst]:.1f} % of generated people move, and {a[worst]:.1f} % of real ones."
     lines = [("real", a), ("generated", b)]
     picture = figures.curves(x, lines, "hour of the day", "% who move in this step", ticks=ticks)
     return Section("Times of the day", text, pictures=[(picture, "when people go from one cell to another")])
@@ -315,7 +313,7 @@ def _distributions(dataset: Dataset, real: Cells, others: Mapping[str, Cells]) -
     x = np.arange(longest + 1) * hours
     stays = [(k, v[1:]) for k, v in stays]
     pictures.append((figures.curves(x[1:], stays, f"{of_stay} of a stay", "% of stays", logarithmic=True),
-                     "how long people stay in a cell, up to two days"))  # fmt: skip
+                     f"how long people stay in a cell, up to {longest * hours:g} {of_stay}"))  # fmt: skip
     ranks = np.arange(1, min(100, len(lat)) + 1)
     of_rank = [(name, 100 * np.sort(p.visits)[::-1][: len(ranks)] / max(p.visits.sum(), 1)) for name, p in profiles.items()]
     pictures.append((figures.curves(ranks, of_rank, "rank of a cell", "% of stays", logarithmic=True),
@@ -359,7 +357,8 @@ def _experts(run: Run) -> str:
     if run.recipe.task == "generate":
         model, dataset = run.model(), run.dataset()
         chosen, who = [], "people"
-        for rows in np.array_split(dataset.rows("test")[:512], 16):
+        some = dataset.rows("test")[:512]
+        for rows in np.array_split(some, -(-len(some) // 32)):
             tokens = model.tokenizer.encode(torch.from_numpy(dataset.cells[rows].astype(np.int64)))
             traits = torch.from_numpy(dataset.traits(run.recipe.traits)[rows]) if run.recipe.traits else None
             x, cond = model.inputs(tokens, traits)
