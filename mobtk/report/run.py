@@ -256,7 +256,8 @@ def _hours(dataset: Dataset, real: Cells, generated: Cells) -> Section:
     ticks = [(float(h), f"{h}:00") for h in range(0, 24, 6)]
     a, b = moving(real), moving(generated)
     worst = int(np.abs(a - b).argmax())
-    text = f"Farthest apart at {int(x[worst])}:{60 * (x[worst] % 1):02.0f}: {b[worst]:.1f} % of generated people move, and {a[worst]:.1f} % of real ones."
+    when = f"{int(x[worst])}:{60 * (x[worst] % 1):02.0f}"
+    text = f"Farthest apart at {when}: {b[worst]:.1f} % of generated people move, and {a[worst]:.1f} % of real ones."
     lines = [("real", a), ("generated", b)]
     picture = figures.curves(x, lines, "hour of the day", "% who move in this step", ticks=ticks)
     return Section("Times of the day", text, pictures=[(picture, "when people go from one cell to another")])
